@@ -1,0 +1,1 @@
+"""Runtimes: one module per engine, the same few functions in each. Imports as `sige_deploy.runtimes`."""

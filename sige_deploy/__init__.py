@@ -1,0 +1,61 @@
+"""Edits that recompute only what they changed: export, open, record, edit.
+
+Importing this package loads neither torch nor onnx nor onnxruntime; each is imported by the first call that needs it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sige_deploy import masks
+    from sige_deploy.bundle import Bundle, open_bundle
+    from sige_deploy.config import SparseConfig
+    from sige_deploy.errors import (
+        BundleError,
+        CacheError,
+        ExportError,
+        InputError,
+        RuntimeFailure,
+        SigeError,
+        StateError,
+    )
+    from sige_deploy.exporters.export import export
+    from sige_deploy.session import Report, Session, open
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "export", "open", "open_bundle", "Bundle", "Session", "SparseConfig", "Report", "masks",
+    "SigeError", "BundleError", "InputError", "StateError", "ExportError", "RuntimeFailure", "CacheError",
+    "__version__",
+]  # fmt: skip
+
+_HOME = {
+    "export": "sige_deploy.exporters.export",
+    "open": "sige_deploy.session",
+    "Session": "sige_deploy.session",
+    "Report": "sige_deploy.session",
+    "Bundle": "sige_deploy.bundle",
+    "open_bundle": "sige_deploy.bundle",
+    "SparseConfig": "sige_deploy.config",
+    **dict.fromkeys(
+        ("SigeError", "BundleError", "InputError", "StateError", "ExportError", "RuntimeFailure", "CacheError"),
+        "sige_deploy.errors",
+    ),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "masks":
+        return importlib.import_module("sige_deploy.masks")
+    if name not in _HOME:
+        raise AttributeError(f"module 'sige_deploy' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
