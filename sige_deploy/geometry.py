@@ -1,9 +1,9 @@
 """Where a neighbourhood reads: separable taps from target pixels into source pixels.
 
-A convolution, a pooling window, a resize, a pad or a pixel shuffle differ only in *which* source pixels a target
-pixel reads. For everything supported here that choice is separable: the taps of target pixel (y, x) are the product of
-the taps of y along the rows' axis and the taps of x along the columns' axis. An `AxisTaps` holds one axis, a `Geometry`
-two of them between two levels.
+A convolution, a pooling window, a resize, a pad or a pixel shuffle differ only in *which* source pixels a
+target pixel reads. For everything supported here that choice is separable: the taps of target pixel (y, x)
+are the product of the taps of y along the rows' axis and the taps of x along the columns' axis. An `AxisTaps`
+holds one axis, a `Geometry` two of them between two levels.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class AxisTaps:
     phase: int32 [n_out] in 0..n_phases-1, or None: which block of the source's channels the target reads
         (depth to space).
 
-    Arrays are stored read-only. Two AxisTaps are equal when they read the same. Raises ValueError when shapes or
-    ranges do not fit together.
+    Arrays are stored read-only. Two AxisTaps are equal when they read the same. Raises ValueError when shapes
+    or ranges do not fit together.
     """
 
     index: np.ndarray
@@ -48,14 +48,22 @@ class AxisTaps:
                 object.__setattr__(self, name, value)
         index, weight, phase = self.index, self.weight, self.phase
         if index.ndim != 2 or 0 in index.shape:
-            raise ValueError(f"Taps need an index of shape [n_out, k] with both positive, got {list(index.shape)}.")
+            raise ValueError(
+                f"Taps need an index of shape [n_out, k] with both positive, got {list(index.shape)}."
+            )
         if index.min() < PADDING or index.max() >= self.source_size:
-            raise ValueError(f"Taps read coordinates {index.min()}..{index.max()} of a source of {self.source_size}.")
+            raise ValueError(
+                f"Taps read coordinates {index.min()}..{index.max()} of a source of {self.source_size}."
+            )
         if weight is not None and (weight.shape != index.shape or not np.isfinite(weight).all()):
             raise ValueError(f"Tap weights must be finite and of shape {list(index.shape)}.")
         if (phase is None) != (self.n_phases == 1):
-            raise ValueError(f"Phases must be given exactly when there are several, got n_phases={self.n_phases}.")
-        if phase is not None and (phase.shape != index.shape[:1] or phase.min() < 0 or phase.max() >= self.n_phases):
+            raise ValueError(
+                f"Phases must be given exactly when there are several, got n_phases={self.n_phases}."
+            )
+        if phase is not None and (
+            phase.shape != index.shape[:1] or phase.min() < 0 or phase.max() >= self.n_phases
+        ):
             raise ValueError(f"Phases must be [{index.shape[0]}] values in 0..{self.n_phases - 1}.")
 
     @property
@@ -81,8 +89,8 @@ class AxisTaps:
 class Geometry:
     """Taps of both axes, from the pixels of level `target` into those of level `source`.
 
-    Tap order is row-major (y outer, x inner): tap k is tap k // kx of y and tap k % kx of x. The phase of a target
-    pixel is y.phase * x.n_phases + x.phase, the weight of a tap is the product of the axes' weights.
+    Tap order is row-major (y outer, x inner): tap k is tap k // kx of y and tap k % kx of x. The phase of a
+    target pixel is y.phase * x.n_phases + x.phase, the weight of a tap is the product of the axes' weights.
     """
 
     id: str
@@ -118,8 +126,11 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Level:
-    """A spatial resolution. `geometry` None: its mask is resampled from the spatial inputs' masks; otherwise the id of
-    the geometry whose reads decide it (a pixel is active if any pixel it reads is active at that geometry's source)."""
+    """A spatial resolution.
+
+    geometry: None if its mask is resampled from the spatial inputs' masks; otherwise the id of the geometry
+        that decides it: a pixel is active if any pixel that it reads is active at that geometry's source.
+    """
 
     id: str
     height: int
@@ -136,13 +147,18 @@ class Level:
 
 
 def window(
-    n_in: int, kernel: int, stride: int = 1, dilation: int = 1, pad: tuple[int, int] = (0, 0), mode: str = "zero"
+    n_in: int,
+    kernel: int,
+    stride: int = 1,
+    dilation: int = 1,
+    pad: tuple[int, int] = (0, 0),
+    mode: str = "zero",
 ) -> AxisTaps:
     """Sliding window: output o, tap i reads source o*stride + i*dilation - pad[0].
 
-    Outside the source: -1 ("zero"), mirrored without repeating the border ("reflect"), the border ("edge") or the other
-    end ("wrap"). n_out = (n_in + pad[0] + pad[1] - dilation*(kernel - 1) - 1) // stride + 1, as torch and ONNX have it
-    (ceil mode: enlarge pad[1]). Negative pads crop.
+    Outside the source: -1 ("zero"), mirrored without repeating the border ("reflect"), the border ("edge") or
+    the other end ("wrap"). n_out = (n_in + pad[0] + pad[1] - dilation*(kernel - 1) - 1) // stride + 1, as
+    torch and ONNX have it (ceil mode: enlarge pad[1]). Negative pads crop.
     """
     n_out = (n_in + pad[0] + pad[1] - dilation * (kernel - 1) - 1) // stride + 1
     if n_out < 1:
@@ -159,9 +175,9 @@ def transposed(
     pad: tuple[int, int] = (0, 0),
     output_padding: int = 0,
 ) -> AxisTaps:
-    """Transposed convolution: output o, tap i reads source s where s*stride + i*dilation - pad[0] == o, else -1.
+    """Transposed convolution: output o, tap i reads source s where s*stride + i*dilation - pad[0] == o.
 
-    Taps keep the order of the ConvTranspose weight: a Conv with this geometry uses that weight unflipped.
+    Where there is no such source: -1. Taps keep the order of the ConvTranspose weight: a Conv with this geometry uses that weight unflipped.
     n_out = (n_in - 1)*stride - pad[0] - pad[1] + dilation*(kernel - 1) + output_padding + 1.
     """
     n_out = (n_in - 1) * stride - pad[0] - pad[1] + dilation * (kernel - 1) + output_padding + 1
@@ -178,10 +194,12 @@ def pad(n_in: int, before: int, after: int, mode: str = "zero") -> AxisTaps:
 
 
 def crop(n_in: int, start: int, n_out: int, step: int = 1) -> AxisTaps:
-    """Slice: output o reads source start + o*step. A negative step flips. All reads must be inside the source."""
+    """Slice: output o reads source start + o*step, which must be inside. A negative step flips."""
     position = start + np.arange(n_out)[:, None] * step
     if n_out < 1 or position.min() < 0 or position.max() >= n_in:
-        raise ValueError(f"A slice of {n_out} from {start} by {step} leaves the {n_in} coordinates of its source.")
+        raise ValueError(
+            f"A slice of {n_out} from {start} by {step} leaves the {n_in} coordinates of its source."
+        )
     return AxisTaps(position, n_in)
 
 
@@ -193,8 +211,8 @@ def nearest(n_in: int, scale: int) -> AxisTaps:
 def depth_to_space(n_in: int, r: int) -> AxisTaps:
     """Depth to space (pixel shuffle) by r: output o reads source o // r, channel phase o % r.
 
-    The source's channels count as [phase y, phase x, C / r^2], phases slowest (ONNX mode DCR); for mode CRD (torch
-    pixel_shuffle) the producer's channels have to be permuted accordingly.
+    The source's channels count as [phase y, phase x, C / r^2], phases slowest (ONNX mode DCR); for mode CRD
+    (torch pixel_shuffle) the producer's channels have to be permuted accordingly.
     """
     output = np.arange(n_in * r)
     return AxisTaps(output[:, None] // r, n_in, phase=output % r if r > 1 else None, n_phases=r)
@@ -206,14 +224,16 @@ def resampling(index: np.ndarray, weight: np.ndarray | None, n_in: int) -> AxisT
 
 
 def compose(outer: AxisTaps, inner: AxisTaps) -> AxisTaps:
-    """Taps of `outer` reading the output of `inner`, expressed in the source of `inner`; padding stays padding.
+    """Taps of `outer` reading the output of `inner`, expressed in the source of `inner`.
 
-    `inner` must copy (one tap, no weights, no phases): an upsampling, a pad or a crop in front of a window.
+    Padding stays padding. `inner` must copy (one tap, no weights, no phases): an upsampling, a pad or a crop in front of a window.
     """
     if inner.k != 1 or inner.weight is not None or inner.phase is not None:
         raise ValueError("Only geometries of one unweighted tap without phases can be read through.")
     if outer.source_size != inner.n_out:
-        raise ValueError(f"The outer geometry reads {outer.source_size} coordinates, the inner one has {inner.n_out}.")
+        raise ValueError(
+            f"The outer geometry reads {outer.source_size} coordinates, the inner one has {inner.n_out}."
+        )
     index = np.append(inner.index[:, 0], np.int32(PADDING))[outer.index]
     return AxisTaps(index, inner.source_size, outer.weight, outer.phase, outer.n_phases)
 
