@@ -1,6 +1,6 @@
 """Edits that recompute only what they changed: export, open, record, edit.
 
-Importing this package loads neither torch nor onnx nor onnxruntime; each is imported by the first call that needs it.
+Importing this package loads neither torch nor onnx nor onnxruntime; the first call that needs one imports it.
 """
 
 from __future__ import annotations
@@ -40,10 +40,13 @@ _HOME = {
     "Bundle": "sige_deploy.bundle",
     "open_bundle": "sige_deploy.bundle",
     "SparseConfig": "sige_deploy.config",
-    **dict.fromkeys(
-        ("SigeError", "BundleError", "InputError", "StateError", "ExportError", "RuntimeFailure", "CacheError"),
-        "sige_deploy.errors",
-    ),
+    "SigeError": "sige_deploy.errors",
+    "BundleError": "sige_deploy.errors",
+    "InputError": "sige_deploy.errors",
+    "StateError": "sige_deploy.errors",
+    "ExportError": "sige_deploy.errors",
+    "RuntimeFailure": "sige_deploy.errors",
+    "CacheError": "sige_deploy.errors",
 }
 
 
