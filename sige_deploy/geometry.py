@@ -177,7 +177,8 @@ def transposed(
 ) -> AxisTaps:
     """Transposed convolution: output o, tap i reads source s where s*stride + i*dilation - pad[0] == o.
 
-    Where there is no such source: -1. Taps keep the order of the ConvTranspose weight: a Conv with this geometry uses that weight unflipped.
+    Where there is no such source: -1. Taps keep the order of the ConvTranspose weight: a Conv with this
+    geometry uses that weight unflipped.
     n_out = (n_in - 1)*stride - pad[0] - pad[1] + dilation*(kernel - 1) + output_padding + 1.
     """
     n_out = (n_in - 1) * stride - pad[0] - pad[1] + dilation * (kernel - 1) + output_padding + 1
@@ -226,7 +227,8 @@ def resampling(index: np.ndarray, weight: np.ndarray | None, n_in: int) -> AxisT
 def compose(outer: AxisTaps, inner: AxisTaps) -> AxisTaps:
     """Taps of `outer` reading the output of `inner`, expressed in the source of `inner`.
 
-    Padding stays padding. `inner` must copy (one tap, no weights, no phases): an upsampling, a pad or a crop in front of a window.
+    Padding stays padding. `inner` must copy (one tap, no weights, no phases): an upsampling, a pad or a crop
+    in front of a window.
     """
     if inner.k != 1 or inner.weight is not None or inner.phase is not None:
         raise ValueError("Only geometries of one unweighted tap without phases can be read through.")
