@@ -1,0 +1,103 @@
+"""Attention: queries of the active pixels against base keys and values overlaid with fresh ones."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sige_deploy.ops.body import Body, Ref
+from sige_deploy.ops.checks import require, require_rows
+from sige_deploy.ops.scatter import overlay, scatter, scatter_indices
+from sige_deploy.ops.signature import Signature
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+ATTENTION = Signature(
+    "Attention",
+    inputs=("q", "k", "v", "k_base", "v_base", "active"),
+    required=6,
+    output="attended",
+    attributes={"heads": int, "scale": 0.0},
+)
+
+
+def attention(
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    k_base: np.ndarray,
+    v_base: np.ndarray,
+    active: np.ndarray,
+    *,
+    heads: int,
+    scale: float = 0.0,
+) -> np.ndarray:
+    """softmax(scale * q keys^T) values per head; defined in docs/ops.md.
+
+    q and k [B, P, heads*dk], v [B, P, heads*dv], k_base [B, N, heads*dk], v_base [B, N, heads*dv], float32 or
+    float16; active int32 [P]. scale 0 means 1 / sqrt(dk). Returns [B, P, heads*dv] in the dtype of `q`;
+    accumulates in float64. Raises InputError for shapes, dtypes or indices that do not fit.
+    """
+    for name, value in (("q", q), ("k", k), ("v", v), ("k_base", k_base), ("v_base", v_base)):
+        require_rows(name, value)
+        require(value.dtype == q.dtype, f"{name} must be {q.dtype} as q is, got {value.dtype}.")
+        require(
+            heads >= 1 and value.shape[2] % heads == 0,
+            f"heads must divide the {value.shape[2]} channels of {name}, got {heads}.",
+        )
+    require(k.shape == q.shape, f"k must have the shape of q {list(q.shape)}, got {list(k.shape)}.")
+    require(
+        v_base.shape[:2] == k_base.shape[:2] and k_base.shape[1] > 0,
+        f"k_base and v_base must cover the same pixels, at least one, got {list(k_base.shape)} "
+        f"and {list(v_base.shape)}.",
+    )
+
+    def split(x: np.ndarray) -> np.ndarray:
+        return x.astype(np.float64).reshape(*x.shape[:2], heads, x.shape[2] // heads).transpose(0, 2, 1, 3)
+
+    queries = split(q)
+    keys, values = split(scatter(k_base, k, active)), split(scatter(v_base, v, active))
+    scores = queries @ keys.swapaxes(2, 3) * (scale or 1 / math.sqrt(queries.shape[3]))
+    scores = np.exp(scores - scores.max(axis=3, keepdims=True))
+    attended = scores / scores.sum(axis=3, keepdims=True) @ values
+    return attended.transpose(0, 2, 1, 3).reshape(*q.shape[:2], -1).astype(q.dtype)
+
+
+def function_for(node: onnx_ir.Node) -> onnx_ir.Function:
+    """The function body for an Attention node: with or without a scale of its own.
+
+    Images and heads share one batch axis: only then does ONNX Runtime fuse the transpose of the keys into the
+    product. Its own Attention kernel is no faster, has no parallelism within a head and refuses P = 0.
+    Raises ExportError if the node is not a valid Attention.
+    """
+    body = Body(ATTENTION, node)
+    heads = body.integer(Ref("heads"))
+    k_base, v_base = body.input("k_base"), body.input("v_base")
+    batch = body.dim(k_base, 0)
+    batches = body.op("Mul", batch, heads)
+    dk = body.op("Div", body.dim(k_base, 2), heads)
+    dv = body.op("Div", body.dim(v_base, 2), heads)
+
+    def split(x: onnx_ir.Value, width: onnx_ir.Value) -> onnx_ir.Value:
+        by_head = body.op("Transpose", body.reshape(x, 0, 0, heads, width), perm=[0, 2, 1, 3])
+        return body.reshape(by_head, batches, body.dim(x, 1), width)
+
+    scaled = body.attribute("scale") != 0
+    if scaled:
+        scale = body.number(Ref("scale"), k_base)
+    else:
+        scale = body.op("Reciprocal", body.op("Sqrt", body.op("CastLike", dk, k_base)))
+    indices = scatter_indices(body, k_base)
+    queries = split(body.op("Mul", body.input("q"), scale), dk)
+    keys = split(overlay(body, k_base, body.input("k"), indices), dk)
+    values = split(overlay(body, v_base, body.input("v"), indices), dv)
+
+    scores = body.op("MatMul", queries, body.op("Transpose", keys, perm=[0, 2, 1]))
+    weights = body.op("Softmax", body.op("Cast", scores, to=1), axis=-1)
+    attended = body.op("MatMul", body.op("CastLike", weights, k_base), values)
+    attended = body.reshape(attended, batch, heads, body.dim(body.input("q"), 1), dv)
+    attended = body.op("Transpose", attended, perm=[0, 2, 1, 3])
+    return body.close(body.reshape(attended, 0, 0, body.dim(v_base, 2)), "scaled" if scaled else "")

@@ -1,0 +1,132 @@
+"""Gather: neighbourhoods of active pixels, out of fresh rows and the base; fused affine and activation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sige_deploy.ops.activation import activation as apply_activation
+from sige_deploy.ops.activation import activation_nodes
+from sige_deploy.ops.body import Body, Ref
+from sige_deploy.ops.checks import require, require_indices, require_rows, require_shape
+from sige_deploy.ops.signature import Signature
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+GATHER = Signature(
+    "Gather",
+    inputs=("rows", "base", "halo", "table", "scale", "shift"),
+    required=4,
+    output="neighbourhoods",
+    attributes={"activation": "identity", "alpha": 0.01, "phases": 1, "pad_value": 0.0},
+)
+
+
+def gather(
+    rows: np.ndarray,
+    base: np.ndarray,
+    halo: np.ndarray,
+    table: np.ndarray,
+    scale: np.ndarray | None = None,
+    shift: np.ndarray | None = None,
+    *,
+    activation: str = "identity",
+    alpha: float = 0.01,
+    phases: int = 1,
+    pad_value: float = 0.0,
+) -> np.ndarray:
+    """The K taps of each of R target pixels, side by side; defined in docs/ops.md.
+
+    rows [B, P, C] and base [B, N, C] are float32 or float16; halo int32 [Q] and table int32 [R, K]; scale and
+    shift [B or 1, 1, C]. Returns [B, R, K * (C / phases)] in the dtype of `rows`.
+    Raises InputError for shapes, dtypes or indices that do not fit.
+    """
+    taps = wide_taps(rows, base, halo, table, scale, shift, activation, alpha, phases, pad_value)
+    return taps.reshape(*taps.shape[:2], -1).astype(rows.dtype)
+
+
+def wide_taps(
+    rows: np.ndarray,
+    base: np.ndarray,
+    halo: np.ndarray,
+    table: np.ndarray,
+    scale: np.ndarray | None,
+    shift: np.ndarray | None,
+    activation: str,
+    alpha: float,
+    phases: int,
+    pad_value: float,
+) -> np.ndarray:
+    """Gather in float64, shaped [B, R, K, C / phases]: what Conv multiplies with its weight."""
+    require_rows("rows", rows)
+    batch, fresh, channels = rows.shape
+    require_shape("base", base, rows, (batch, base.shape[1] if base.ndim == 3 else 0, channels))
+    for name, value in (("scale", scale), ("shift", shift)):
+        require_shape(name, value, rows, (1, 1, channels), (batch, 1, channels))
+    require(
+        phases >= 1 and channels % phases == 0, f"phases must divide the {channels} channels, got {phases}."
+    )
+    require_indices("halo", halo, 1, 0, base.shape[1])
+    require_indices("table", table, 2, -1, (fresh + halo.size) * phases)
+
+    x = np.concatenate([rows, base[:, halo]], axis=1).astype(np.float64)
+    if scale is not None:
+        x = x * scale
+    if shift is not None:
+        x = x + shift
+    x = apply_activation(activation, x, alpha)
+    x = x.reshape(batch, -1, channels // phases)
+    padding = np.full((batch, 1, channels // phases), pad_value)
+    return np.concatenate([x, padding], axis=1)[:, table]
+
+
+def function_for(node: onnx_ir.Node) -> onnx_ir.Function:
+    """The function body for a Gather node: its optional inputs, activation, and whether it has phases.
+
+    Raises ExportError if the node is not a valid Gather.
+    """
+    body = Body(GATHER, node)
+    x = source_nodes(body, "activation", "alpha", Ref("pad_value"))
+    channels = body.dim(body.input("base"), 2)
+    overload = [source_overload(body, "activation")]
+    if body.attribute("phases") != 1:
+        phases = body.integer(Ref("phases"))
+        channels = body.op("Div", channels, phases)
+        x = body.reshape(x, 0, -1, channels)
+        overload.append("phases")
+    taps = body.op("Gather", x, body.input("table"), axis=1)
+    width = body.op("Mul", body.dim(body.input("table"), 1), channels)
+    return body.close(body.reshape(taps, 0, 0, width), ".".join(filter(None, overload)))
+
+
+def source_nodes(body: Body, activation: str, alpha: str, pad_value: float | Ref) -> onnx_ir.Value:
+    """Adds the concatenation [fresh rows | halo | padding row] after affine and activation, [B, P+Q+1, C].
+
+    Only the halo pixels are read out of the base. The padding row is last, where a table's -1 points.
+    `activation` and `alpha` are names of the op's attributes.
+    """
+    base = body.input("base")
+    parts = [body.input("rows"), body.op("Gather", base, body.input("halo"), axis=1)]
+    shape = body.op("Concat", body.dim(base, 0), body.integers(1), body.dim(base, 2), axis=0)
+    padding = body.op("Expand", body.number(pad_value, base), shape)
+
+    affine = body.has("scale") or body.has("shift")
+    if not affine and body.attribute(activation) == "identity":
+        return body.op("Concat", *parts, padding, axis=1)
+    x = body.op("Concat", *parts, axis=1)
+    if body.has("scale"):
+        x = body.op("Mul", x, body.input("scale"))
+    if body.has("shift"):
+        x = body.op("Add", x, body.input("shift"))
+    x = activation_nodes(body, body.attribute(activation), x, alpha)
+    return body.op("Concat", x, padding, axis=1)
+
+
+def source_overload(body: Body, activation: str) -> str:
+    """The part of an overload name that tells what `source_nodes` does, e.g. "affine_silu", or ""."""
+    present = [name for name in ("scale", "shift") if body.has(name)]
+    affine = "affine" if len(present) == 2 else "".join(present)
+    name = body.attribute(activation)
+    return "_".join(filter(None, (affine, "" if name == "identity" else name)))
