@@ -128,8 +128,8 @@ def level_masks(
 ) -> dict[str, np.ndarray]:
     """The active mask of every level, bool [height, width] by level id.
 
-    masks: the edited pixels of each spatial input, at that input's own size; a level is active wherever one of
-        them makes it so. geometries: by id, those that levels name.
+    masks: the edited pixels of each spatial input, at that input's own size; a level is active wherever one
+        of them makes it so. geometries: by id, those that levels name.
     """
     by_id = {level.id: level for level in levels}
     at_own_size = [dilate(mask, policy.dilate) for mask in masks]
