@@ -1,0 +1,313 @@
+"""Reference of the sparse approximation, in plain torch, to check exported bundles against.
+
+It shares nothing with the package's graph pass. The network is captured once by `torch.export` (norms and
+attention stay whole) and interpreted node by node. Every value is carried three times: as it was for the
+recorded inputs, as it is for the edited ones (`mixed`), and as a map `pos` that names, for each element,
+the pixel that the element belongs to. Layout operations act on `pos` as on any tensor, so channels-last,
+tokens, heads and padded copies need no rules of their own.
+
+The approximation itself is three sentences:
+
+* a spatial value is `where(its pixel is active, op(mixed inputs), recorded)`;
+* whatever is reduced over space (statistics, gates) is the recorded value;
+* score matrices belong to their query rows; keys and values are mixed.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export.graph_signature import InputKind
+from torch.fx import Node
+from torch.fx.node import map_arg
+
+Masks = Mapping[tuple[int, int], Tensor]
+
+_LAYOUT = set(
+    """view reshape _unsafe_view permute transpose t flatten unflatten unsqueeze squeeze expand expand_as
+    repeat contiguous clone cat concat stack split split_with_sizes chunk unbind select slice narrow alias movedim
+    detach pad constant_pad_nd pixel_shuffle pixel_unshuffle reflection_pad2d replication_pad2d getitem
+    """.split()
+)
+_MOVES_PIXELS = {"pad", "constant_pad_nd", "slice", "narrow", "pixel_shuffle", "pixel_unshuffle"}
+_NEIGHBOURHOOD = set(
+    """conv2d conv_transpose2d convolution max_pool2d avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d
+    upsample_bilinear2d upsample_nearest2d upsample_nearest_exact2d upsample_bicubic2d grid_sampler
+    """.split()
+)
+_REDUCTION = {"mean", "sum", "amax", "amin", "var", "std", "linalg_vector_norm", "norm"}
+_PRODUCT = {"linear", "matmul", "bmm", "mm", "baddbmm", "einsum", "scaled_dot_product_attention"}
+
+
+@dataclass
+class Value:
+    """A value of the run: recorded, mixed, and the pixel of each element (float64; -1: no pixel).
+
+    `pos` is None where nothing is spatial. For operations with several outputs all three are tuples.
+    """
+
+    recorded: Any
+    mixed: Any
+    pos: Any = None
+
+
+class Reference:
+    """The network as a graph that can be run sparsely.
+
+    `example_inputs` are forward()'s arguments by name; `spatial` names those whose last two axes are Y, X.
+    """
+
+    def __init__(
+        self, module: nn.Module, example_inputs: Mapping[str, Tensor], spatial: Sequence[str]
+    ) -> None:
+        with torch.no_grad():
+            program = torch.export.export(module, (), dict(example_inputs), strict=False)
+            self._program = program.run_decompositions({})
+        self.nodes = list(self._program.graph.nodes)
+        self._spatial = set(spatial)
+        self._constants: dict[str, Tensor] = {}
+        self._inputs: dict[str, str] = {}
+        for spec in self._program.graph_signature.input_specs:
+            if spec.kind is InputKind.USER_INPUT:
+                self._inputs[spec.arg.name] = spec.arg.name
+            else:
+                assert spec.target is not None
+                held = self._program.state_dict.get(spec.target, self._program.constants.get(spec.target))
+                self._constants[spec.arg.name] = held  # type: ignore[assignment]
+
+    @torch.no_grad()
+    def run(self, recorded: Mapping[str, Tensor], edited: Mapping[str, Tensor], masks: Masks) -> list[Tensor]:
+        """Outputs of the edit, in the order that forward() returns them.
+
+        `masks` maps (H, W) to the bool [H, W] mask of active pixels at that level; it must hold every level
+        of the network that is more than a re-reading of another one (padding, cropping).
+        """
+        return _Run(masks).interpret(self.nodes, self._bind(recorded, edited, masks))
+
+    def _bind(
+        self, recorded: Mapping[str, Tensor], edited: Mapping[str, Tensor], masks: Masks
+    ) -> dict[str, Value]:
+        values = {name: Value(held, held) for name, held in self._constants.items()}
+        pixels = _Pixels(masks)
+        for name in self._inputs:
+            before, after = recorded[name], edited[name]
+            if name in self._spatial:
+                pos = pixels.natural(before.shape)
+                values[name] = Value(before, torch.where(pixels.active(pos), after, before), pos)
+            else:
+                values[name] = Value(before, after)
+        return values
+
+
+class _Pixels:
+    """Pixels of all levels in one numbering."""
+
+    def __init__(self, masks: Masks) -> None:
+        self._start: dict[tuple[int, int], int] = {}
+        flat, start = [], 0
+        for (height, width), mask in masks.items():
+            self._start[height, width] = start
+            start += height * width
+            flat.append(torch.as_tensor(mask, dtype=torch.bool).reshape(height * width))
+        self._flat = torch.cat([*flat, torch.zeros(1, dtype=torch.bool)])  # the last answers for "no pixel"
+
+    def __contains__(self, size: tuple[int, int]) -> bool:
+        return size in self._start
+
+    def natural(self, shape: Sequence[int]) -> Tensor:
+        """Positions of a [..., H, W] tensor whose last two axes are the pixels of level (H, W)."""
+        height, width = shape[-2:]
+        if (height, width) not in self._start:
+            raise KeyError(f"no mask for level {height}x{width}; known: {sorted(self._start)}")
+        pixels = torch.arange(height * width, dtype=torch.float64).reshape(height, width)
+        return (pixels + self._start[height, width]).expand(tuple(shape)).clone()
+
+    def active(self, pos: Tensor) -> Tensor:
+        return self._flat[pos.long()]
+
+
+class _Run:
+    def __init__(self, masks: Masks) -> None:
+        self._pixels = _Pixels(masks)
+
+    def interpret(self, nodes: Sequence[Node], values: dict[str, Value]) -> list[Tensor]:
+        for node in nodes:
+            if node.op == "call_function":
+                values[node.name] = self._call(node, values)
+            elif node.op == "output":
+                return [values[out.name].mixed for out in node.args[0]]  # type: ignore[union-attr]
+        raise AssertionError("graph without an output")
+
+    def _call(self, node: Node, values: dict[str, Value]) -> Value:
+        def evaluate(part: str) -> Any:
+            args, kwargs = map_arg((node.args, node.kwargs), lambda n: getattr(values[n.name], part))
+            return _apply(node, args, kwargs)
+
+        operands = [values[n.name] for n in node.all_input_nodes]
+        if all(o.pos is None for o in operands):
+            return Value(evaluate("recorded"), evaluate("mixed"))
+        name = "getitem" if node.target is operator.getitem else node.target.overloadpacket.__name__  # type: ignore
+        recorded = evaluate("recorded")
+        if "batch_norm" in name and isinstance(recorded, (tuple, list)):
+            # The outputs beside the first are of training only.
+            kept = self._mix(recorded[0], evaluate("mixed")[0], operands[0].pos)
+            return Value((kept.recorded,), (kept.mixed,), (kept.pos,))
+
+        if name in _LAYOUT:
+            fill = lambda n: _pos_or_none(values[n.name])  # noqa: E731
+            pos = _move(node, fill)
+            if self._reaches_level(name, node, recorded):
+                pos = self._pixels.natural(recorded.shape)
+                return self._mix(recorded, evaluate("mixed"), pos)
+            return Value(recorded, evaluate("mixed"), _none_if_no_pixel(pos))
+        if name in {"group_norm", "instance_norm", "layer_norm"}:
+            fixed = _recorded_norm(name, node, operands[0], values)
+            if fixed is not None:
+                return self._mix(recorded, fixed, operands[0].pos)
+        if name in _REDUCTION or (name == "adaptive_avg_pool2d" and recorded.shape[-2:].numel() == 1):
+            pos = _reduced(name, node, operands[0].pos, recorded)
+            return Value(recorded, recorded) if pos is None else self._mix(recorded, evaluate("mixed"), pos)
+        if name in _PRODUCT:
+            pos = _product(name, node, values, recorded)
+            if pos is None:
+                return Value(recorded, recorded)
+        elif name in _NEIGHBOURHOOD:
+            size = tuple(recorded.shape[-2:])
+            if name.startswith("upsample_nearest") and size not in self._pixels:
+                return Value(recorded, evaluate("mixed"), _move(node, lambda n: values[n.name].pos))
+            pos = self._pixels.natural(recorded.shape)
+        elif name == "conv1d":  # over tokens, channels first
+            pos = operands[0].pos[:, :1].expand(recorded.shape)
+        else:
+            pos = _broadcast([o.pos for o in operands if o.pos is not None], recorded, node)
+        return self._mix(recorded, evaluate("mixed"), pos)
+
+    def _reaches_level(self, name: str, node: Node, out: Any) -> bool:
+        """Whether the pixels were moved onto a level of its own: then that level's mask rules."""
+        if name in {"slice", "narrow"} and (len(node.args) < 2 or node.args[1] not in (2, 3, -1, -2)):
+            return False
+        return name in _MOVES_PIXELS and out.dim() == 4 and tuple(out.shape[-2:]) in self._pixels
+
+    def _mix(self, recorded: Tensor, fresh: Tensor, pos: Tensor) -> Value:
+        return Value(recorded, torch.where(self._pixels.active(pos), fresh, recorded), pos)
+
+
+def _pos_or_none(value: Value) -> Any:
+    if value.pos is not None:
+        return value.pos
+    return torch.full(value.recorded.shape, -1.0, dtype=torch.float64)
+
+
+def _none_if_no_pixel(pos: Any) -> Any:
+    if isinstance(pos, (tuple, list)):
+        return tuple(pos)
+    return pos if bool((pos >= 0).any()) else None
+
+
+def _move(node: Node, lookup: Callable[[Node], Any]) -> Any:
+    """Positions after a layout operation: the operation itself, done to positions; zero padding is no pixel."""
+    args, kwargs = map_arg((node.args, dict(node.kwargs)), lookup)
+    name = getattr(node.target, "__name__", "")
+    if name.startswith(("pad.", "constant_pad_nd")):
+        mode = args[2] if len(args) > 2 and name.startswith("pad.") else kwargs.get("mode", "constant")
+        if mode == "constant":
+            return torch.nn.functional.pad(args[0], args[1], value=-1.0)
+    return _apply(node, args, kwargs)
+
+
+def _apply(node: Node, args: Any, kwargs: Any) -> Any:
+    target: Any = node.target
+    if target is torch.ops.aten.view.default:  # mixing loses the strides that a view counts on
+        target = torch.ops.aten.reshape.default
+    return target(*args, **kwargs)
+
+
+def _constant_over(pos: Tensor, dims: Sequence[int]) -> Tensor | None:
+    """`pos` with `dims` reduced to size 1, or None if the elements along them belong to different pixels."""
+    high = pos.amax(tuple(dims), keepdim=True)
+    return high if bool((high == pos.amin(tuple(dims), keepdim=True)).all()) else None
+
+
+def _broadcast(maps: list[Tensor], out: Tensor, node: Node) -> Tensor:
+    pos = torch.full(out.shape, -1.0, dtype=torch.float64)
+    for other in maps:
+        other = other.expand(out.shape)
+        if not bool(((pos == other) | (pos < 0) | (other < 0)).all()):
+            raise ValueError(f"{node.format_node()}: operands belong to different pixels")
+        pos = torch.maximum(pos, other)
+    return pos
+
+
+def _reduced(name: str, node: Node, pos: Tensor, out: Tensor) -> Tensor | None:
+    dims: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+    if name.startswith("adaptive"):
+        dims = (-2, -1)
+    elif name in {"linalg_vector_norm", "norm"}:
+        dims = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim")
+    if dims is None or dims == []:
+        dims = range(pos.dim())
+    kept = _constant_over(pos, [dims] if isinstance(dims, int) else dims)
+    return None if kept is None else kept.reshape(out.shape)
+
+
+def _product(name: str, node: Node, values: Mapping[str, Value], out: Tensor) -> Tensor | None:
+    """Positions of a matrix product: of the first operand whose pixels survive the contraction."""
+    if name == "einsum":
+        equation, nodes = node.args
+        left, target = str(equation).replace(" ", "").split("->")
+        for labels, operand in zip(left.split(","), nodes, strict=True):  # type: ignore[arg-type]
+            pos = values[operand.name].pos
+            gone = [i for i, label in enumerate(labels) if label not in target]
+            kept = pos if pos is None or not gone else _constant_over(pos, gone)
+            if kept is not None:
+                rest = [label for label in labels if label in target]
+                kept = kept.squeeze(gone).permute([rest.index(label) for label in target if label in rest])
+                shape = [size if label in rest else 1 for label, size in zip(target, out.shape, strict=True)]
+                return kept.reshape(shape).expand(out.shape)
+        return None
+    first, second = (values[n.name].pos for n in node.args[1 if name == "baddbmm" else 0 :][:2])  # type: ignore
+    if first is not None:
+        kept = _constant_over(first, [-1])
+        if kept is not None:
+            return kept.expand(out.shape)
+    if second is not None and name not in {"linear", "scaled_dot_product_attention"}:
+        kept = _constant_over(second, [-2])
+        if kept is not None:
+            return kept.expand(out.shape)
+    if name == "linear" and first is not None and first.shape == out.shape:
+        return first  # mixes pixels along a spatial axis
+    return None
+
+
+def _recorded_norm(name: str, node: Node, x: Value, values: Mapping[str, Value]) -> Tensor | None:
+    """The mixed input under the affine of the recorded run; None for a norm that stays within each pixel."""
+
+    def argument(index: int) -> Any:
+        arg = node.args[index] if index < len(node.args) else None
+        return values[arg.name].mixed if isinstance(arg, Node) else arg
+
+    before: Tensor = x.recorded
+    if name == "layer_norm":
+        dims = tuple(range(-len(argument(1)), 0))
+        if _constant_over(x.pos, dims) is not None:
+            return None
+        weight, bias, eps = argument(2), argument(3), argument(4)
+        variance, mean = torch.var_mean(before, dims, correction=0, keepdim=True)
+    else:
+        weight, bias = (argument(2), argument(3)) if name == "group_norm" else (argument(1), argument(2))
+        eps = argument(4) if name == "group_norm" else argument(7)
+        batch, channels = before.shape[:2]
+        groups = argument(1) if name == "group_norm" else channels
+        grouped = before.reshape(batch, groups, -1)
+        variance, mean = torch.var_mean(grouped, -1, correction=0)
+        each = [batch, channels] + [1] * (before.dim() - 2)
+        variance, mean = (s.repeat_interleave(channels // groups, 1).reshape(each) for s in (variance, mean))
+        weight, bias = (None if p is None else p.reshape(each[1:]) for p in (weight, bias))
+    fresh = (x.mixed - mean) * torch.rsqrt(variance + (1e-5 if eps is None else eps))
+    fresh = fresh if weight is None else fresh * weight
+    return fresh if bias is None else fresh + bias
