@@ -140,8 +140,8 @@ class BundleWriter:
         self.target = target
 
     def finish(self, manifest: Manifest) -> Bundle:
-        """Hash every file of `folder`, add the list to `manifest` (whose `files` is ignored), and put the folder
-        in place; an older bundle there goes only now. Returns the bundle; raises BundleError."""
+        """Hash every file of `folder`, add the list to `manifest` (whose `files` is ignored), and put the
+        folder in place; an older bundle there goes only now. Returns the bundle; raises BundleError."""
         try:
             whole = manifest.model_copy(update={"files": self._list_files()})
             with files.replacing(self.folder / MANIFEST) as out:
@@ -149,7 +149,8 @@ class BundleWriter:
             _swap(self.folder, self.target)
         except OSError as error:
             raise BundleError(
-                f"cannot write the bundle '{self.target}' ({error.strerror}); choose a folder that you can write to."
+                f"cannot write the bundle '{self.target}' ({error.strerror}); "
+                "choose a folder that you can write to."
             ) from error
         return Bundle(self.target, whole)
 
@@ -258,11 +259,13 @@ def _parse(root: Path, data: Any) -> Manifest:
             raise BundleError(f"the manifest of bundle '{root}' has no {key}; export the bundle anew.")
         if version > known:
             raise BundleError(
-                f"bundle '{root}' has {key} {version}, this sige_deploy reads up to {known}; upgrade sige_deploy."
+                f"bundle '{root}' has {key} {version}, this sige_deploy reads up to {known}; "
+                "upgrade sige_deploy."
             )
         if version < known:
             raise BundleError(
-                f"bundle '{root}' has {key} {version}, this sige_deploy reads {known}; export the bundle anew."
+                f"bundle '{root}' has {key} {version}, this sige_deploy reads {known}; "
+                "export the bundle anew."
             )
     try:
         return Manifest.model_validate(data)
@@ -281,7 +284,8 @@ def _check_file(root: Path, name: str, spec: FileSpec) -> None:
     real, real_root = os.path.realpath(path), os.path.realpath(root)
     if os.path.commonpath([real, real_root]) != real_root:
         raise BundleError(
-            f"'{name}' of bundle '{root}' is a link that leaves the bundle; copy the file itself into the bundle."
+            f"'{name}' of bundle '{root}' is a link that leaves the bundle; "
+            "copy the file itself into the bundle."
         )
     try:
         status = os.stat(path)
@@ -289,7 +293,7 @@ def _check_file(root: Path, name: str, spec: FileSpec) -> None:
             raise BundleError(f"'{path}' is not a regular file; copy or export the bundle anew.")
         if status.st_size != spec.bytes:
             raise BundleError(
-                f"'{path}' has {status.st_size} bytes, the manifest says {spec.bytes}: the file is truncated or of "
+                f"'{path}' has {status.st_size} bytes, the manifest says {spec.bytes}: it is truncated or of "
                 "another bundle; copy or export the bundle anew."
             )
         digest = files.sha256(path)

@@ -15,8 +15,9 @@ CHUNK = 4 << 20
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A binary file that becomes `path` when the block ends: whoever opens `path` sees the old contents or the new
-    ones, whole, even if the process is killed. If the block raises, `path` stays as it was. Raises OSError."""
+    """A binary file that becomes `path` when the block ends: whoever opens `path` sees the old contents or
+    the new ones, whole, even if the process is killed. If the block raises, `path` stays as it was.
+    Raises OSError."""
     path = Path(os.path.realpath(path))
     beside = sibling(path)
     try:
@@ -33,7 +34,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def sibling(path: Path) -> Path:
-    """A new hidden name in the folder of `path`, so that a rename between the two stays on one file system."""
+    """A new hidden name in the folder of `path`: a rename between the two stays on one file system."""
     return path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
 
 

@@ -40,7 +40,8 @@ class FileSpec(Spec):
 
 class InputSpec(Spec):
     """A model input. `spatial`: the edited image(s); `pinned`: must stay as recorded (`reason` says why);
-    `free`: may change with every edit. `axes` names each axis of a spatial input, e.g. ["N", "C", "Y", "X"]."""
+    `free`: may change with every edit. `axes` names each axis of a spatial input,
+    e.g. ["N", "C", "Y", "X"]."""
 
     name: str
     shape: Shape
@@ -66,8 +67,8 @@ class InputSpec(Spec):
 class OutputSpec(Spec):
     """A model output. Spatial (level set): the edit graph returns its rows [B, P, C] as `rows.<name>`.
 
-    `layout` gives the atoms of each dense axis in order, outer first (an axis of size 1 has none); `order` gives the
-    rows' channel axis as indices into the list of C atoms in layout reading order, slowest first.
+    `layout` gives the atoms of each dense axis in order, outer first (an axis of size 1 has none); `order`
+    gives the rows' channel axis as indices into the list of C atoms in layout reading order, slowest first.
     """
 
     name: str
@@ -93,6 +94,10 @@ class OutputSpec(Spec):
             )
         return self
 
+    def pixels(self, kind: Kind) -> int:
+        """Product of the sizes of all atoms of one kind."""
+        return _product(size for axis in self.layout or [] for k, size in axis if k == kind)
+
     @property
     def rows(self) -> str:
         """Name of the edit graph's output for this model output."""
@@ -100,8 +105,9 @@ class OutputSpec(Spec):
 
 
 class LevelSpec(Spec):
-    """A spatial resolution in pixels. Its mask is resampled from the inputs' mask (threshold, then dilation in
-    pixels), or follows from `geometry`; then it grows to whole granules. `macs`: dense multiply-adds spent here."""
+    """A spatial resolution in pixels. Its mask is resampled from the inputs' mask (threshold, then dilation
+    in pixels), or follows from `geometry`; then it grows to whole granules.
+    `macs`: dense multiply-adds spent here."""
 
     id: str
     height: Size
@@ -123,7 +129,8 @@ class GeometrySpec(Spec):
 
 class CacheSpec(Spec):
     """An array that record keeps for edits. `base`: [B, H*W, C] of a level; `static`: anything else.
-    `rows`: the edit-graph output with its fresh rows [B, P, C], which commit writes at the level's active pixels."""
+    `rows`: the edit-graph output with its fresh rows [B, P, C], which commit writes at the level's active
+    pixels (None: an edit never changes it)."""
 
     name: str
     kind: Literal["base", "static"]
@@ -134,7 +141,7 @@ class CacheSpec(Spec):
 
 
 class PolicySpec(Spec):
-    """How a mask becomes active pixels: |difference| > eps, dilated by `dilate` pixels at the mask's own size."""
+    """How a mask becomes active pixels: |difference| > eps, dilated by `dilate` pixels at its own size."""
 
     eps: Annotated[float, Field(ge=0)] = 0.0
     dilate: Annotated[int, Field(ge=0)] = 1
@@ -227,7 +234,12 @@ class Manifest(Spec):
                     raise ValueError(
                         f"input '{i.name}' of size {size} does not fit its level {sizes[i.level]}"
                     )
+        for o in self.outputs:
+            if o.level is not None and tuple(o.pixels(kind) for kind in ("Y", "X")) != sizes[o.level]:
+                raise ValueError(f"layout of output '{o.name}' does not fit its level {sizes[o.level]}")
         for c in self.caches:
+            if c.rows is not None and c.kind != "base":
+                raise ValueError(f"static cache '{c.name}' cannot have rows")
             if c.kind == "base" and (
                 c.level is None or len(c.shape) != 3 or c.shape[1] != _product(sizes[c.level])
             ):

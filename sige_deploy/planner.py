@@ -1,0 +1,24 @@
+"""Whether an edit is small enough to run sparse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sige_deploy.manifest import LevelSpec, PlannerSpec
+
+
+def active_fraction(levels: list[LevelSpec], counts: Mapping[str, int]) -> float:
+    """Share of the network's dense multiply-adds that an edit touches: sum of macs_l * P_l / (H_l * W_l) over
+    the levels, divided by the sum of macs_l; a network without multiply-adds is weighed by its pixels.
+
+    counts: active pixels P_l by level id.
+    """
+    counted = any(level.macs for level in levels)
+    weights = [level.macs if counted else level.height * level.width for level in levels]
+    shares = [counts.get(level.id, 0) / (level.height * level.width) for level in levels]
+    return sum(w * s for w, s in zip(weights, shares)) / sum(weights)
+
+
+def runs_dense(planner: PlannerSpec, fraction: float) -> bool:
+    """Whether an edit with this active fraction is faster dense."""
+    return fraction > planner.dense_above
