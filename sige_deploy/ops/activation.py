@@ -51,7 +51,7 @@ def _unknown(name: str) -> str:
 
 
 def activation_nodes(body: Body, name: str, x: onnx_ir.Value, alpha: str) -> onnx_ir.Value:
-    """Adds the nodes of an activation to a function body; `alpha` is the name of the attribute for its slope."""
+    """Adds the nodes of an activation to a function body; `alpha` names the attribute that is its slope."""
     if name == "identity":
         return x
     if name == "relu":

@@ -63,7 +63,7 @@ def attention(
     scores = queries @ keys.swapaxes(2, 3) * (scale or 1 / math.sqrt(queries.shape[3]))
     scores = np.exp(scores - scores.max(axis=3, keepdims=True))
     attended = scores / scores.sum(axis=3, keepdims=True) @ values
-    return attended.transpose(0, 2, 1, 3).reshape(*q.shape[:2], -1).astype(q.dtype)
+    return attended.transpose(0, 2, 1, 3).reshape(*q.shape[:2], v.shape[2]).astype(q.dtype)
 
 
 def function_for(node: onnx_ir.Node) -> onnx_ir.Function:
@@ -81,9 +81,9 @@ def function_for(node: onnx_ir.Node) -> onnx_ir.Function:
     dk = body.op("Div", body.dim(k_base, 2), heads)
     dv = body.op("Div", body.dim(v_base, 2), heads)
 
-    def split(x: onnx_ir.Value, width: onnx_ir.Value) -> onnx_ir.Value:
+    def split(x: onnx_ir.Value, count: onnx_ir.Value, width: onnx_ir.Value) -> onnx_ir.Value:
         by_head = body.op("Transpose", body.reshape(x, 0, 0, heads, width), perm=[0, 2, 1, 3])
-        return body.reshape(by_head, batches, body.dim(x, 1), width)
+        return body.reshape(by_head, batches, count, width)
 
     scaled = body.attribute("scale") != 0
     if scaled:
@@ -91,13 +91,14 @@ def function_for(node: onnx_ir.Node) -> onnx_ir.Function:
     else:
         scale = body.op("Reciprocal", body.op("Sqrt", body.op("CastLike", dk, k_base)))
     indices = scatter_indices(body, k_base)
-    queries = split(body.op("Mul", body.input("q"), scale), dk)
-    keys = split(overlay(body, k_base, body.input("k"), indices), dk)
-    values = split(overlay(body, v_base, body.input("v"), indices), dv)
+    fresh, pixels = body.dim(body.input("q"), 1), body.dim(k_base, 1)
+    queries = split(body.op("Mul", body.input("q"), scale), fresh, dk)
+    keys = split(overlay(body, k_base, body.input("k"), indices), pixels, dk)
+    values = split(overlay(body, v_base, body.input("v"), indices), pixels, dv)
 
     scores = body.op("MatMul", queries, body.op("Transpose", keys, perm=[0, 2, 1]))
     weights = body.op("Softmax", body.op("Cast", scores, to=1), axis=-1)
     attended = body.op("MatMul", body.op("CastLike", weights, k_base), values)
-    attended = body.reshape(attended, batch, heads, body.dim(body.input("q"), 1), dv)
+    attended = body.reshape(attended, batch, heads, fresh, dv)
     attended = body.op("Transpose", attended, perm=[0, 2, 1, 3])
     return body.close(body.reshape(attended, 0, 0, body.dim(v_base, 2)), "scaled" if scaled else "")

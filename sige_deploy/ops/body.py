@@ -76,9 +76,12 @@ class Body:
         return self.op("Shape", value, start=axis, end=axis + 1)
 
     def reshape(self, value: onnx_ir.Value, *dims: int | onnx_ir.Value) -> onnx_ir.Value:
-        """Reshape to dims that are numbers (0 copies the axis) or int64 [1] values."""
-        parts = [self.integers(d) if isinstance(d, int) else d for d in dims]
-        return self.op("Reshape", value, self.op("Concat", *parts, axis=0))
+        """Reshape to dims that are numbers (0 copies the axis, -1 is inferred) or int64 [1] values."""
+        shape = self.op("Concat", *(self.integers(d) if isinstance(d, int) else d for d in dims), axis=0)
+        if -1 not in dims:
+            # Hides the Concat from ONNX Runtime, whose reshape fusion puts -1 for a dim that it cannot trace.
+            shape = self.op("Max", shape, self.integers(0))
+        return self.op("Reshape", value, shape, allowzero=int(0 not in dims))
 
     def close(self, output: onnx_ir.Value, overload: str) -> onnx_ir.Function:
         """The finished function, with every attribute of the op declared."""

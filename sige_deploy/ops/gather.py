@@ -44,7 +44,8 @@ def gather(
     Raises InputError for shapes, dtypes or indices that do not fit.
     """
     taps = wide_taps(rows, base, halo, table, scale, shift, activation, alpha, phases, pad_value)
-    return taps.reshape(*taps.shape[:2], -1).astype(rows.dtype)
+    batch, targets, kernel, channels = taps.shape
+    return taps.reshape(batch, targets, kernel * channels).astype(rows.dtype)
 
 
 def wide_taps(
@@ -77,7 +78,7 @@ def wide_taps(
     if shift is not None:
         x = x + shift
     x = apply_activation(activation, x, alpha)
-    x = x.reshape(batch, -1, channels // phases)
+    x = x.reshape(batch, x.shape[1] * phases, channels // phases)
     padding = np.full((batch, 1, channels // phases), pad_value)
     return np.concatenate([x, padding], axis=1)[:, table]
 

@@ -35,7 +35,8 @@ class Signature:
         """Raises ExportError if `node` lacks an input or attribute, or sets one that the op does not have."""
         if (node.domain, node.op_type) != (DOMAIN, self.op_type):
             raise ExportError(
-                f"Node {node.domain}::{node.op_type} is no {DOMAIN}::{self.op_type}; use that op's function_for."
+                f"Node {node.domain}::{node.op_type} is not {DOMAIN}::{self.op_type}; "
+                f"use the function_for of its own op."
             )
         if len(node.inputs) > len(self.inputs):
             raise ExportError(

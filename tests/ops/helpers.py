@@ -1,0 +1,191 @@
+"""Tables by brute force, one-node models, and the tolerance that docs/ops.md asks of every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from sige_deploy import ops
+
+TOLERANCE = {"float32": 2e-5, "float16": 5e-3}
+PROFILE = settings(max_examples=150, derandomize=True, deadline=None, database=None)
+
+DTYPES = st.sampled_from([np.float32, np.float16])
+ACTIVATION = st.sampled_from(ops.ACTIVATIONS)
+
+
+def assert_close(actual: np.ndarray, expected: np.ndarray) -> None:
+    """Passes if |actual - expected| <= tolerance * max(1, max |expected|)."""
+    assert actual.dtype == expected.dtype
+    assert actual.shape == expected.shape
+    if not expected.size:
+        return
+    expected64, actual64 = expected.astype(np.float64), actual.astype(np.float64)
+    bound = TOLERANCE[expected.dtype.name] * max(1.0, np.abs(expected64).max())
+    assert np.abs(actual64 - expected64).max() <= bound
+
+
+@dataclass(frozen=True)
+class Window:
+    """A k x k window over an image of height x width, enlarged by `up` (nearest) in front of it."""
+
+    height: int
+    width: int
+    kernel: tuple[int, int] = (3, 3)
+    stride: int = 1
+    dilation: int = 1
+    pad: int = 1
+    up: int = 1
+
+    @property
+    def out_height(self) -> int:
+        return (
+            self.height * self.up + 2 * self.pad - self.dilation * (self.kernel[0] - 1) - 1
+        ) // self.stride + 1
+
+    @property
+    def out_width(self) -> int:
+        return (
+            self.width * self.up + 2 * self.pad - self.dilation * (self.kernel[1] - 1) - 1
+        ) // self.stride + 1
+
+    def tables(self, active: Iterable[int], targets: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
+        """halo int32 [Q] and table int32 [R, K] for active source pixels and target pixels."""
+        fresh = {pixel: row for row, pixel in enumerate(active)}
+        halo: dict[int, int] = {}
+        table = []
+        for target in targets:
+            y, x = divmod(int(target), self.out_width)
+            for ky in range(self.kernel[0]):
+                for kx in range(self.kernel[1]):
+                    sy = y * self.stride + ky * self.dilation - self.pad
+                    sx = x * self.stride + kx * self.dilation - self.pad
+                    if not (0 <= sy < self.height * self.up and 0 <= sx < self.width * self.up):
+                        table.append(-1)
+                        continue
+                    pixel = (sy // self.up) * self.width + sx // self.up
+                    if pixel in fresh:
+                        table.append(fresh[pixel])
+                    else:
+                        table.append(len(fresh) + halo.setdefault(pixel, len(halo)))
+        taps = self.kernel[0] * self.kernel[1]
+        return np.array(list(halo), np.int32), np.array(table, np.int32).reshape(-1, taps)
+
+
+@st.composite
+def windows(draw: st.DrawFn) -> Window:
+    """Windows with at least one output pixel."""
+    kernel = draw(st.sampled_from([(1, 1), (3, 3), (2, 2), (1, 3), (3, 2)]))
+    window = Window(
+        height=draw(st.integers(1, 6)),
+        width=draw(st.integers(1, 6)),
+        kernel=kernel,
+        stride=draw(st.integers(1, 2)),
+        dilation=draw(st.integers(1, 2)),
+        pad=draw(st.integers(0, 2)),
+        up=draw(st.integers(1, 2)),
+    )
+    if window.out_height < 1 or window.out_width < 1:
+        window = Window(window.height, window.width, kernel, pad=2)
+    return window
+
+
+@st.composite
+def pixels(draw: st.DrawFn, count: int) -> np.ndarray:
+    """Ascending pixels out of `count`: none, one, all, some, or some with the last one repeated (bucket)."""
+    kind = draw(st.sampled_from(["none", "one", "all", "some", "bucket"]))
+    if kind == "none":
+        chosen = []
+    elif kind == "one":
+        chosen = [draw(st.integers(0, count - 1))]
+    elif kind == "all":
+        chosen = list(range(count))
+    else:
+        chosen = sorted(draw(st.sets(st.integers(0, count - 1), min_size=1)))
+        if kind == "bucket":
+            chosen += [chosen[-1]] * draw(st.integers(1, 3))
+    return np.array(chosen, np.int32)
+
+
+def random(seed: int, dtype: type, *shape: int) -> np.ndarray:
+    """Normally distributed values."""
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def model_of(
+    op_type: str,
+    inputs: Mapping[str, np.ndarray],
+    attributes: Mapping[str, str | int | float] | None = None,
+    initializers: Iterable[str] = ("weight", "bias"),
+) -> ir.Model:
+    """A model of one node and its function; counts of rows, halo and targets are symbolic."""
+    values: dict[str, ir.Value] = {}
+    weights = []
+    for name, array in inputs.items():
+        weight = name in initializers
+        symbolic = {"rows": 1, "q": 1, "k": 1, "v": 1, "residual": 1, "halo": 0, "table": 0, "active": 0}
+        dims: list[int | str] = list(array.shape)
+        if name in symbolic:
+            dims[symbolic[name]] = "halo" if name == "halo" else f"rows_{name}"
+        values[name] = ir.Value(
+            name=name,
+            shape=ir.Shape(dims),
+            type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+            const_value=ir.Tensor(array, name=name) if weight else None,
+        )
+        if weight:
+            weights.append(values[name])
+    node = ir.node(
+        op_type,
+        [values.get(name) for name in ops.SIGNATURES[op_type].inputs],
+        attributes,
+        domain=ops.DOMAIN,
+    )
+    function = ops.function_for(node)
+    node.overload = function.overload
+    output = node.outputs[0]
+    output.name = "output"
+    dtype = next(array.dtype for name, array in inputs.items() if name in ("rows", "q"))
+    output.type = ir.TensorType(ir.DataType.from_numpy(dtype))
+    graph = ir.Graph(
+        [value for value in values.values() if value not in weights],
+        [output],
+        nodes=[node],
+        initializers=weights,
+        opset_imports={"": ops.OPSET, ops.DOMAIN: ops.VERSION},
+        name="one_node",
+    )
+    return ir.Model(graph, ir_version=10, functions=[function])
+
+
+def session_of(model: ir.Model, **entries: str) -> onnxruntime.InferenceSession:
+    """A plain CPU session, one thread, nothing registered."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    for key, value in entries.items():
+        setattr(options, key, value)
+    content = ir.to_proto(model).SerializeToString()
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def run_function(
+    op_type: str, inputs: Mapping[str, np.ndarray], attributes: Mapping[str, str | int | float] | None = None
+) -> np.ndarray:
+    """What the op's function body computes in ONNX Runtime."""
+    session = session_of(model_of(op_type, inputs, attributes))
+    feeds = {value.name: inputs[value.name] for value in session.get_inputs()}
+    return session.run(None, feeds)[0]
+
+
+def optimized_ops(model: ir.Model, path: str) -> list[str]:
+    """Op types that ONNX Runtime is left with after inlining and optimising."""
+    session_of(model, optimized_model_filepath=path)
+    return [node.op_type for node in onnx.load(path).graph.node]
