@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -210,3 +212,21 @@ def test_import_needs_numpy_only() -> None:
     code = f"import sys, sige_deploy.ops; print(sorted({heavy} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_worked_example_in_the_docs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "ops.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile(example, "docs/ops.md", "exec"), {})
+
+
+def test_docs_name_every_attribute_and_activation() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "ops.md").read_text(encoding="utf-8")
+    for signature in ops.SIGNATURES.values():
+        optional = [f"{name}?" for name in signature.inputs[signature.required :]]
+        inputs = ", ".join([*signature.inputs[: signature.required], *optional])
+        assert f"    {signature.op_type}({inputs}) -> {signature.output} [" in page
+        for name in signature.attributes:
+            assert f"`{name}`" in page
+    for name in ops.ACTIVATIONS:
+        assert f"| `{name}` |" in page
