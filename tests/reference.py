@@ -8,7 +8,8 @@ tokens, heads and padded copies need no rules of their own.
 
 The approximation itself is three sentences:
 
-* a spatial value is `where(its pixel is active, op(mixed inputs), recorded)`;
+* a spatial value is `where(its pixel is active, op(mixed inputs), recorded)`; a neighbourhood
+  that reads a re-indexed image (padded, cropped, enlarged by nearest) reads the mixed image behind it;
 * whatever is reduced over space (statistics, gates) is the recorded value;
 * score matrices belong to their query rows; keys and values are mixed.
 """
@@ -30,14 +31,14 @@ Masks = Mapping[tuple[int, int], Tensor]
 
 _LAYOUT = set(
     """view reshape _unsafe_view permute transpose t flatten unflatten unsqueeze squeeze expand expand_as
-    repeat contiguous clone cat concat stack split split_with_sizes chunk unbind select slice narrow alias movedim
-    detach pad constant_pad_nd pixel_shuffle pixel_unshuffle reflection_pad2d replication_pad2d getitem
+    repeat contiguous clone cat concat stack split split_with_sizes chunk unbind select slice narrow alias
+    movedim detach pad constant_pad_nd pixel_shuffle pixel_unshuffle getitem upsample_nearest2d
+    upsample_nearest_exact2d
     """.split()
 )
-_MOVES_PIXELS = {"pad", "constant_pad_nd", "slice", "narrow", "pixel_shuffle", "pixel_unshuffle"}
 _NEIGHBOURHOOD = set(
     """conv2d conv_transpose2d convolution max_pool2d avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d
-    upsample_bilinear2d upsample_nearest2d upsample_nearest_exact2d upsample_bicubic2d grid_sampler
+    upsample_bilinear2d upsample_bicubic2d
     """.split()
 )
 _REDUCTION = {"mean", "sum", "amax", "amin", "var", "std", "linalg_vector_norm", "norm"}
@@ -49,11 +50,13 @@ class Value:
     """A value of the run: recorded, mixed, and the pixel of each element (float64; -1: no pixel).
 
     `pos` is None where nothing is spatial. For operations with several outputs all three are tuples.
+    `view` marks a re-indexed image: its pixels are still those of the image behind it.
     """
 
     recorded: Any
     mixed: Any
     pos: Any = None
+    view: bool = False
 
 
 class Reference:
@@ -81,27 +84,25 @@ class Reference:
                 self._constants[spec.arg.name] = held  # type: ignore[assignment]
 
     @torch.no_grad()
-    def run(self, recorded: Mapping[str, Tensor], edited: Mapping[str, Tensor], masks: Masks) -> list[Tensor]:
-        """Outputs of the edit, in the order that forward() returns them.
+    def run(self, recorded: Mapping[str, Tensor], *edits: tuple[Mapping[str, Tensor], Masks]) -> list[Tensor]:
+        """Outputs of the last of several edits (inputs, masks), each committed before the next, as ordered by
+        forward().
 
         `masks` maps (H, W) to the bool [H, W] mask of active pixels at that level; it must hold every level
         of the network that is more than a re-reading of another one (padding, cropping).
         """
-        return _Run(masks).interpret(self.nodes, self._bind(recorded, edited, masks))
-
-    def _bind(
-        self, recorded: Mapping[str, Tensor], edited: Mapping[str, Tensor], masks: Masks
-    ) -> dict[str, Value]:
-        values = {name: Value(held, held) for name, held in self._constants.items()}
-        pixels = _Pixels(masks)
-        for name in self._inputs:
-            before, after = recorded[name], edited[name]
-            if name in self._spatial:
-                pos = pixels.natural(before.shape)
-                values[name] = Value(before, torch.where(pixels.active(pos), after, before), pos)
-            else:
-                values[name] = Value(before, after)
-        return values
+        base: dict[str, Any] = {}
+        for edited, masks in edits:
+            values = {name: Value(held, held) for name, held in self._constants.items()}
+            run = _Run(masks, base)
+            for name in self._inputs:
+                if name in self._spatial:
+                    values[name] = run.spatial_input(name, recorded[name], edited[name])
+                else:
+                    values[name] = Value(recorded[name], edited[name])
+            outputs = run.interpret(self.nodes, values)
+            base = {name: value.mixed for name, value in values.items()}
+        return outputs
 
 
 class _Pixels:
@@ -132,15 +133,25 @@ class _Pixels:
 
 
 class _Run:
-    def __init__(self, masks: Masks) -> None:
+    """One edit; `base` holds every value as the last committed edit left it, and is empty at first."""
+
+    def __init__(self, masks: Masks, base: Mapping[str, Any]) -> None:
         self._pixels = _Pixels(masks)
+        self._base = base
+        self._now = ""  # the value being computed
+
+    def spatial_input(self, name: str, recorded: Tensor, edited: Tensor) -> Value:
+        self._now = name
+        return self._mix(recorded, edited, self._pixels.natural(recorded.shape))
 
     def interpret(self, nodes: Sequence[Node], values: dict[str, Value]) -> list[Tensor]:
         for node in nodes:
             if node.op == "call_function":
                 values[node.name] = self._call(node, values)
             elif node.op == "output":
-                return [values[out.name].mixed for out in node.args[0]]  # type: ignore[union-attr]
+                outputs = [values[out.name] for out in node.args[0]]  # type: ignore[union-attr]
+                self._anchor(*node.all_input_nodes, values=values)
+                return [value.mixed for value in outputs]
         raise AssertionError("graph without an output")
 
     def _call(self, node: Node, values: dict[str, Value]) -> Value:
@@ -148,11 +159,15 @@ class _Run:
             args, kwargs = map_arg((node.args, node.kwargs), lambda n: getattr(values[n.name], part))
             return _apply(node, args, kwargs)
 
-        operands = [values[n.name] for n in node.all_input_nodes]
-        if all(o.pos is None for o in operands):
-            return Value(evaluate("recorded"), evaluate("mixed"))
-        name = "getitem" if node.target is operator.getitem else node.target.overloadpacket.__name__  # type: ignore
         recorded = evaluate("recorded")
+        if all(values[n.name].pos is None for n in node.all_input_nodes):
+            return Value(recorded, evaluate("mixed"))
+        name = _name(node)
+        reindexes = _reindexes(name, node)
+        if not reindexes and name not in _NEIGHBOURHOOD:
+            self._anchor(*node.all_input_nodes, values=values)
+        operands = [values[n.name] for n in node.all_input_nodes]
+        self._now = node.name
         if "batch_norm" in name and isinstance(recorded, (tuple, list)):
             # The outputs beside the first are of training only.
             kept = self._mix(recorded[0], evaluate("mixed")[0], operands[0].pos)
@@ -161,10 +176,9 @@ class _Run:
         if name in _LAYOUT:
             fill = lambda n: _pos_or_none(values[n.name])  # noqa: E731
             pos = _move(node, fill)
-            if self._reaches_level(name, node, recorded):
-                pos = self._pixels.natural(recorded.shape)
-                return self._mix(recorded, evaluate("mixed"), pos)
-            return Value(recorded, evaluate("mixed"), _none_if_no_pixel(pos))
+            if name in {"pixel_shuffle", "pixel_unshuffle"}:
+                return self._mix(recorded, evaluate("mixed"), self._pixels.natural(recorded.shape))
+            return Value(recorded, evaluate("mixed"), _none_if_no_pixel(pos), reindexes)
         if name in {"group_norm", "instance_norm", "layer_norm"}:
             fixed = _recorded_norm(name, node, operands[0], values)
             if fixed is not None:
@@ -177,9 +191,6 @@ class _Run:
             if pos is None:
                 return Value(recorded, recorded)
         elif name in _NEIGHBOURHOOD:
-            size = tuple(recorded.shape[-2:])
-            if name.startswith("upsample_nearest") and size not in self._pixels:
-                return Value(recorded, evaluate("mixed"), _move(node, lambda n: values[n.name].pos))
             pos = self._pixels.natural(recorded.shape)
         elif name == "conv1d":  # over tokens, channels first
             pos = operands[0].pos[:, :1].expand(recorded.shape)
@@ -187,14 +198,35 @@ class _Run:
             pos = _broadcast([o.pos for o in operands if o.pos is not None], recorded, node)
         return self._mix(recorded, evaluate("mixed"), pos)
 
-    def _reaches_level(self, name: str, node: Node, out: Any) -> bool:
-        """Whether the pixels were moved onto a level of its own: then that level's mask rules."""
-        if name in {"slice", "narrow"} and (len(node.args) < 2 or node.args[1] not in (2, 3, -1, -2)):
-            return False
-        return name in _MOVES_PIXELS and out.dim() == 4 and tuple(out.shape[-2:]) in self._pixels
+    def _anchor(self, *nodes: Node, values: dict[str, Value]) -> None:
+        """Give re-indexed images pixels of their own, for good; sizes that are no level stay as they are."""
+        for node in nodes:
+            value = values[node.name]
+            if value.view and tuple(value.recorded.shape[-2:]) in self._pixels:
+                self._now = node.name
+                pos = self._pixels.natural(value.recorded.shape)
+                values[node.name] = self._mix(value.recorded, value.mixed, pos)
+            value.view = False
 
     def _mix(self, recorded: Tensor, fresh: Tensor, pos: Tensor) -> Value:
-        return Value(recorded, torch.where(self._pixels.active(pos), fresh, recorded), pos)
+        before = self._base.get(self._now, recorded)
+        if isinstance(before, tuple):
+            before = before[0]
+        return Value(recorded, torch.where(self._pixels.active(pos), fresh, before), pos)
+
+
+def _name(node: Node) -> str:
+    return "getitem" if node.target is operator.getitem else node.target.overloadpacket.__name__  # type: ignore
+
+
+def _reindexes(name: str, node: Node) -> bool:
+    """Whether an operation moves the pixels of an image [B, C, H, W] and does nothing else."""
+    value = node.meta.get("val")
+    if not isinstance(value, Tensor) or value.dim() != 4:
+        return False
+    if name in {"slice", "narrow"}:
+        return len(node.args) > 1 and node.args[1] in (2, 3, -1, -2)
+    return name in {"pad", "constant_pad_nd"} or name.startswith("upsample_nearest")
 
 
 def _pos_or_none(value: Value) -> Any:
@@ -210,7 +242,7 @@ def _none_if_no_pixel(pos: Any) -> Any:
 
 
 def _move(node: Node, lookup: Callable[[Node], Any]) -> Any:
-    """Positions after a layout operation: the operation itself, done to positions; zero padding is no pixel."""
+    """Positions after a layout operation: the operation itself, done to positions; padding is no pixel."""
     args, kwargs = map_arg((node.args, dict(node.kwargs)), lookup)
     name = getattr(node.target, "__name__", "")
     if name.startswith(("pad.", "constant_pad_nd")):

@@ -51,7 +51,7 @@ def test_nothing_active_returns_the_record(name: str) -> None:
     masks = {size: torch.zeros(size, dtype=torch.bool) for size in sizes_of(entry)}
     recorded, edited = entry.example_inputs(1), entry.example_inputs(2)
     edited |= {name: recorded[name] for name in recorded if name not in entry.spatial}
-    for got, want in zip(reference.run(recorded, edited, masks), outputs(entry.module(), recorded)):
+    for got, want in zip(reference.run(recorded, (edited, masks)), outputs(entry.module(), recorded)):
         torch.testing.assert_close(got, want)
 
 
@@ -62,15 +62,8 @@ def test_the_record_as_edit_returns_the_record(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     masks = {size: torch.rand(size, generator=generator) < 0.3 for size in sizes_of(entry)}
     recorded = entry.example_inputs(1)
-    for got, want in zip(reference.run(recorded, recorded, masks), outputs(entry.module(), recorded)):
+    for got, want in zip(reference.run(recorded, (recorded, masks)), outputs(entry.module(), recorded)):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
-
-
-STATISTICS = {
-    "resnet_reflect", "squeeze_excite", "bmm_attention", "einsum_attention", "time_unet", "text_transformer",
-    "nearest_decoder", "norms_and_activations", "by_hand_statistics", "batch2_time_unet", "batch2_text",
-    "batch2_squeeze_excite",
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -79,9 +72,9 @@ def test_all_active_is_dense_but_for_statistics(name: str) -> None:
     reference = reference_of(name)
     masks = {size: torch.ones(size, dtype=torch.bool) for size in sizes_of(entry)}
     recorded, edited = entry.example_inputs(1), entry.example_inputs(2)
-    pairs = list(zip(reference.run(recorded, edited, masks), outputs(entry.module(), edited)))
-    spatial = [torch.allclose(got, want, rtol=1e-4, atol=1e-5) for got, want in pairs if is_spatial(want)]
-    assert all(spatial) is (name not in STATISTICS)
+    pairs = list(zip(reference.run(recorded, (edited, masks)), outputs(entry.module(), edited)))
+    same = [torch.allclose(got, want, rtol=1e-4, atol=1e-5) for got, want in pairs]
+    assert all(same) is not entry.statistics
     for (got, _), want in zip(pairs, outputs(entry.module(), recorded)):
         if not is_spatial(want):  # a score of the whole image is a statistic too
             torch.testing.assert_close(got, want)
@@ -104,7 +97,7 @@ def test_conv_chain_against_loops() -> None:
     before, after = torch.randn(1, 2, 6, 8), torch.randn(1, 2, 6, 8)
     fine, coarse = torch.rand(6, 8) < 0.4, torch.rand(3, 4) < 0.4
     reference = Reference(Named(), {"image": before}, ["image"])
-    (got,) = reference.run({"image": before}, {"image": after}, {(6, 8): fine, (3, 4): coarse})
+    (got,) = reference.run({"image": before}, ({"image": after}, {(6, 8): fine, (3, 4): coarse}))
 
     def pixel(x: np.ndarray, layer: nn.Conv2d, y: int, x0: int) -> np.ndarray:
         weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()  # type: ignore[union-attr]
@@ -141,5 +134,20 @@ def test_padding_reads_mixed_pixels() -> None:
     mask = torch.zeros(4, 5, dtype=torch.bool)
     mask[1, 2] = True
     reference = Reference(Padded(), {"image": before}, ["image"])
-    (got,) = reference.run({"image": before}, {"image": after}, {(4, 5): mask})
+    (got,) = reference.run({"image": before}, ({"image": after}, {(4, 5): mask}))
     assert got.flatten().tolist() == [0, 0, 0, 1, 0, 0, 0]
+
+
+def test_edits_that_do_not_touch_add_up() -> None:
+    """Two committed edits far from each other are one edit of both places."""
+    entry = ZOO["unet_transposed"]
+    left, right = ({size: torch.zeros(size, dtype=torch.bool) for size in sizes_of(entry)} for _ in range(2))
+    for size in left:
+        left[size][:, 0] = True
+        right[size][:, -1] = True
+    both = {size: left[size] | right[size] for size in left}
+    recorded, edited = entry.example_inputs(1), entry.example_inputs(2)
+    reference = reference_of(entry.name)
+    (apart,) = reference.run(recorded, (edited, left), (edited, right))
+    (at_once,) = reference.run(recorded, (edited, both))
+    torch.testing.assert_close(apart, at_once, rtol=1e-4, atol=1e-5)

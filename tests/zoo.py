@@ -23,7 +23,7 @@ class Entry:
     `make` builds the module, `inputs` its example inputs by forward()'s argument names; `spatial` names the
     inputs whose last two axes are Y, X; `config` are arguments of `SparseConfig`; `free` names inputs that
     an edit may change besides; `islands` is how many dense islands the export is expected to have;
-    `tolerance` is relative to the range of the output.
+    `statistics` says whether something is reduced over space; `tolerance` is relative to the output's range.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Entry:
     config: dict[str, Any] = field(default_factory=dict)
     free: tuple[str, ...] = ()
     islands: int = 0
+    statistics: bool = False
     tolerance: float = 1e-4
 
     def module(self) -> nn.Module:
@@ -135,7 +136,7 @@ class ResidualBlock(nn.Module):
         return x + self.body(x)
 
 
-@entry("resnet_reflect", {"image": (1, 3, 32, 48)}, config={"level_dilate": 2})
+@entry("resnet_reflect", {"image": (1, 3, 32, 48)}, config={"level_dilate": 2}, statistics=True)
 class ResNetReflect(nn.Module):
     """CycleGAN's generator: reflection padding, instance norm, transposed convs with output_padding, tanh."""
 
@@ -167,7 +168,7 @@ class SqueezeExcite(nn.Module):
         return x * torch.sigmoid(self.expand(F.relu(self.reduce(self.pool(x)))))
 
 
-@entry("squeeze_excite", {"image": (1, 3, 32, 48)})
+@entry("squeeze_excite", {"image": (1, 3, 32, 48)}, statistics=True)
 class SqueezeExciteNet(nn.Module):
     """Inverted residuals with squeeze-excite gates (means over space, in two spellings), hard activations."""
 
@@ -319,7 +320,7 @@ class BmmAttention(nn.Module):
         return x + self.out(h)
 
 
-@entry("bmm_attention", {"image": (1, 3, 32, 48)})
+@entry("bmm_attention", {"image": (1, 3, 32, 48)}, statistics=True)
 class BmmAttentionNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -331,7 +332,7 @@ class BmmAttentionNet(nn.Module):
         return self.up(self.attention(self.down(image)))
 
 
-@entry("einsum_attention", {"image": (1, 3, 24, 32)})
+@entry("einsum_attention", {"image": (1, 3, 24, 32)}, statistics=True)
 class EinsumAttention(nn.Module):
     """Heads and products written with einsum and channels-first tokens (guided diffusion style)."""
 
@@ -402,7 +403,7 @@ class TwoInputs(nn.Module):
         return self.out(torch.cat([F.silu(x), image], 1))
 
 
-@entry("three_outputs", {"image": (1, 3, 32, 48)})
+@entry("three_outputs", {"image": (1, 3, 32, 48)}, statistics=True)
 class ThreeOutputs(nn.Module):
     """An image, a feature map at half resolution and a class score of the whole image."""
 
@@ -446,7 +447,7 @@ def sinusoids(t: Tensor, width: int) -> Tensor:
     return torch.cat([torch.sin(angles), torch.cos(angles)], 1)
 
 
-@entry("time_unet", {"image": (1, 3, 32, 48), "t": (1,)})
+@entry("time_unet", {"image": (1, 3, 32, 48), "t": (1,)}, statistics=True)
 class TimeUNet(nn.Module):
     """Time-conditioned U-Net: GroupNorm, SiLU, additive and FiLM embeddings, nearest upsampling."""
 
@@ -488,7 +489,7 @@ class CrossAttention(nn.Module):
         return self.out(y.transpose(1, 2).reshape(b, length, width))
 
 
-@entry("text_transformer", {"image": (1, 4, 24, 32), "text": (1, 7, 12)}, free=("text",))
+@entry("text_transformer", {"image": (1, 4, 24, 32), "text": (1, 7, 12)}, free=("text",), statistics=True)
 class TextTransformer(nn.Module):
     """Latent-diffusion block: GroupNorm, self-attention, cross-attention to a text, GEGLU."""
 
@@ -516,7 +517,7 @@ class TextTransformer(nn.Module):
 
 @entry("modulated", {"image": (1, 3, 24, 32), "style": (1, 8)})
 class Modulated(nn.Module):
-    """StyleGAN2's modulation as per-channel scales: the style's on a conv's input, unit norm on its output."""
+    """StyleGAN2's modulation as scales: the style's on a conv's input, unit norm on its output."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -610,7 +611,7 @@ class OddSizes(nn.Module):
         return self.out(F.relu(self.up1(torch.cat([f, a], 1))))
 
 
-@entry("nearest_decoder", {"image": (1, 3, 16, 24)}, config={"granularity": 4})
+@entry("nearest_decoder", {"image": (1, 3, 16, 24)}, config={"granularity": 4}, statistics=True)
 class NearestDecoder(nn.Module):
     """VAE-style decoder: nearest upsampling in front of convs, output four times as large."""
 
@@ -654,7 +655,7 @@ class LayerNorm2d(nn.Module):
         return self.weight[:, None, None] * x + self.bias[:, None, None]
 
 
-@entry("norms_and_activations", {"image": (1, 3, 24, 32)})
+@entry("norms_and_activations", {"image": (1, 3, 24, 32)}, statistics=True)
 class NormsAndActivations(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -672,7 +673,7 @@ class NormsAndActivations(nn.Module):
         return self.out(F.group_norm(x, 1))
 
 
-@entry("by_hand_statistics", {"image": (1, 3, 24, 32)})
+@entry("by_hand_statistics", {"image": (1, 3, 24, 32)}, statistics=True)
 class ByHandStatistics(nn.Module):
     """Instance normalisation and a global context, written with means over space."""
 
@@ -718,6 +719,12 @@ class IslandCumsum(IslandRoll):
 
 
 add("batch2_unet", UNetTransposed, {"image": (2, 3, 32, 48)})
-add("batch2_time_unet", TimeUNet, {"image": (2, 3, 32, 48), "t": (2,)})
-add("batch2_text", TextTransformer, {"image": (2, 4, 24, 32), "text": (2, 7, 12)}, free=("text",))
-add("batch2_squeeze_excite", SqueezeExciteNet, {"image": (2, 3, 32, 48)})
+add("batch2_time_unet", TimeUNet, {"image": (2, 3, 32, 48), "t": (2,)}, statistics=True)
+add(
+    "batch2_text",
+    TextTransformer,
+    {"image": (2, 4, 24, 32), "text": (2, 7, 12)},
+    free=("text",),
+    statistics=True,
+)
+add("batch2_squeeze_excite", SqueezeExciteNet, {"image": (2, 3, 32, 48)}, statistics=True)
