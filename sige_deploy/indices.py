@@ -1,11 +1,12 @@
 """Index feeds of an edit graph: active pixels, halos and neighbour tables, made once per edit.
 
-A table entry names where a tap reads, as an index into [fresh rows (P) | halo (Q) | padding]: fresh row r is r, halo
-pixel q is P + q, padding is -1; P and Q are the padded counts.
+A table entry names where a tap reads, as an index into [fresh rows (P) | halo (Q) | padding]: fresh row r is
+r, halo pixel q is P + q, padding is -1; P and Q are the padded counts.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
@@ -16,12 +17,15 @@ from sige_deploy.geometry import PADDING, AxisTaps, Geometry, Level
 from sige_deploy.masks import MaskPolicy, level_masks
 
 _INACTIVE = -2
-_CHUNK = 1 << 14  # target rows handled at once: keeps the working set in cache and small for full masks
+_CHUNK = 1 << 14  # table entries made at once, so that their positions stay in the second-level cache
 
 
 def bucket(n: int) -> int:
-    """Padded length for n entries, so that engines see few distinct shapes: 0 stays 0, otherwise n is rounded up to a
-    multiple of max(8, 2**floor(log2 n) / 16), at most 1/16 more beyond 128."""
+    """Padded length for n entries, so that engines see few distinct shapes.
+
+    0 stays 0; otherwise n is rounded up to a multiple of max(8, 2**floor(log2 n) / 16): from 128 on that adds
+    less than 1/16.
+    """
     if n == 0:
         return 0
     step = max(8, (1 << (n.bit_length() - 1)) // 16)
@@ -32,8 +36,8 @@ def bucket(n: int) -> int:
 class EditIndices:
     """What one edit feeds to the edit graph.
 
-    feeds: "active.<level>" int32 [P] ascending, padded by repeating the last pixel; "halo.<geometry>" int32 [Q]
-        ascending, padded with pixel 0; "table.<geometry>" int32 [R, K], with phases index * phases + phase;
+    feeds: "active.<level>" int32 [P] ascending, padded by repeating the last pixel; "halo.<geometry>" int32
+        [Q] ascending, padded with pixel 0; "table.<geometry>" int32 [R, K], with phases index*phases + phase;
         "weights.<geometry>" float32 [R, K] for weighted geometries. P, Q and R are bucket lengths.
     counts: active pixels of each level, unpadded. fractions: the same as a share of the level's pixels.
     """
@@ -49,9 +53,10 @@ class EditIndices:
 
 
 class Indexer:
-    """Turns the masks of an edit into index feeds; the constants of levels and geometries are prepared once.
+    """Turns the masks of an edit into index feeds; what levels and geometries fix is prepared once.
 
-    Raises BundleError when geometries and levels do not fit together.
+    Threads may share an indexer, their builds take turns. Raises BundleError when geometries and levels do
+    not fit together.
     """
 
     def __init__(self, levels: Sequence[Level], geometries: Sequence[Geometry], policy: MaskPolicy) -> None:
@@ -59,7 +64,9 @@ class Indexer:
         self.geometries = {geometry.id: geometry for geometry in geometries}
         self.policy = policy
         _check(self.levels, self.geometries)
+        self._codes = {id_: _CodeMap(self.levels[id_]) for id_ in {g.source for g in geometries}}
         self._readers = {id_: _Reader(geometry) for id_, geometry in self.geometries.items()}
+        self._lock = threading.Lock()
 
     def build(self, masks: Sequence[np.ndarray], only: Set[str] | None = None) -> EditIndices:
         """Index feeds for an edit.
@@ -69,98 +76,122 @@ class Indexer:
         """
         for mask in masks:
             if mask.ndim != 2 or mask.dtype != bool:
-                raise InputError(
-                    f"A mask must be bool of shape [H, W], got {mask.dtype} of shape {mask.shape}."
-                )
+                raise InputError(f"A mask must be bool [H, W], got {mask.dtype} {list(mask.shape)}.")
         if not masks:
             raise InputError("An edit needs one mask per spatial input, got none.")
-        fresh: dict[str, _Active] = {}
-        for id_, mask in level_masks(masks, self.levels.values(), self.geometries, self.policy).items():
-            fresh[id_] = _Active(mask)
-        feeds: dict[str, np.ndarray] = {}
+        by_level = level_masks(masks, self.levels.values(), self.geometries, self.policy)
+        active = {id_: _Active(mask) for id_, mask in by_level.items()}
+        feeds = {f"active.{id_}": pixels.padded for id_, pixels in active.items()}
+        with self._lock:
+            feeds.update(self._reads(active, only))
+        counts = {id_: pixels.count for id_, pixels in active.items()}
+        return EditIndices(
+            feeds={name: feed for name, feed in feeds.items() if only is None or name in only},
+            counts=counts,
+            fractions={id_: count / self.levels[id_].pixels for id_, count in counts.items()},
+            pixels={id_: pixels.padded[: pixels.count] for id_, pixels in active.items()},
+        )
 
-        def wanted(name: str) -> bool:
-            return only is None or name in only
-
-        for id_, active in fresh.items():
-            if wanted(f"active.{id_}"):
-                feeds[f"active.{id_}"] = active.padded
-        for id_, reader in self._readers.items():
-            source, target = fresh[reader.source], fresh[reader.target]
-            if wanted(f"table.{id_}") or wanted(f"halo.{id_}"):
-                table, halo = reader.table(source, target)
-                feeds.update({n: a for n, a in ((f"table.{id_}", table), (f"halo.{id_}", halo)) if wanted(n)})
-            if reader.weighted and wanted(f"weights.{id_}"):
-                feeds[f"weights.{id_}"] = reader.weights(target)
-        counts = {id_: active.count for id_, active in fresh.items()}
-        fractions = {id_: count / self.levels[id_].pixels for id_, count in counts.items()}
-        return EditIndices(feeds, counts, fractions, {id_: a.padded[: a.count] for id_, a in fresh.items()})
+    def _reads(self, active: dict[str, _Active], only: Set[str] | None) -> dict[str, np.ndarray]:
+        """Feeds of the geometries; what `only` leaves out is left out where that saves work."""
+        feeds = {}
+        filled = []
+        try:
+            for id_, reader in self._readers.items():
+                source, target = active[reader.source], active[reader.target]
+                names = {f"table.{id_}", f"halo.{id_}"}
+                if only is None or not names.isdisjoint(only):
+                    codes = self._codes[reader.source]
+                    if codes not in filled:
+                        filled.append(codes)
+                        codes.fill(source)
+                    table, halo = reader.table(codes.values, source.padded.size, target)
+                    feeds[f"table.{id_}"], feeds[f"halo.{id_}"] = table, halo
+                if reader.weighted and (only is None or f"weights.{id_}" in only):
+                    feeds[f"weights.{id_}"] = reader.weights(target)
+        finally:
+            for codes in filled:
+                codes.clear()
+        return feeds
 
 
 class _Active:
-    """The active pixels of one level: padded list, coordinates, and a map from position to row."""
+    """The active pixels of one level with their coordinates, padded to the bucket."""
 
     def __init__(self, mask: np.ndarray) -> None:
-        self.height, self.width = mask.shape
+        width = mask.shape[1]
         pixels = np.flatnonzero(mask)
         self.count = pixels.size
         total = bucket(self.count)
         if total > self.count:
             pixels = np.concatenate([pixels, np.full(total - self.count, pixels[-1])])
         self.padded = pixels.astype(np.int32)
-        self.y = pixels // self.width
-        self.x = pixels - self.y * self.width
-        self._codes: np.ndarray | None = None
+        self.y = pixels // width
+        self.x = pixels - self.y * width
 
-    @property
-    def codes(self) -> np.ndarray:
-        """int32 [(H + 1) * (W + 1)]: the row of an active pixel, _INACTIVE, or PADDING in the last row and column."""
-        if self._codes is None:
-            codes = np.full((self.height + 1, self.width + 1), _INACTIVE, np.int32)
-            codes[-1] = PADDING
-            codes[:, -1] = PADDING
-            self._codes = codes.ravel()
-            position = self.y * (self.width + 1) + self.x
-            self._codes[position[: self.count]] = np.arange(self.count, dtype=np.int32)
-        return self._codes
+
+class _CodeMap:
+    """What reading a position of one level yields.
+
+    values: int32 [(H + 1) * (W + 1)], the row of an active pixel, _INACTIVE for the others, PADDING in the
+        last row and column.
+    """
+
+    def __init__(self, level: Level) -> None:
+        self._stride = level.width + 1
+        values = np.full((level.height + 1, self._stride), _INACTIVE, np.int32)
+        values[-1] = PADDING
+        values[:, -1] = PADDING
+        self.values = values.ravel()
+        self._filled = np.zeros(0, np.intp)
+
+    def fill(self, active: _Active) -> None:
+        self._filled = (active.y * self._stride + active.x)[: active.count]
+        self.values[self._filled] = np.arange(active.count, dtype=np.int32)
+
+    def clear(self) -> None:
+        self.values[self._filled] = _INACTIVE
 
 
 class _Reader:
-    """A geometry prepared for table making: the taps of each axis as offsets into the source level's code map."""
+    """A geometry prepared for table making: each axis' taps as offsets into the source level's code map."""
 
     def __init__(self, geometry: Geometry) -> None:
         self.source, self.target = geometry.source, geometry.target
         self.taps, self.phases, self.weighted = geometry.taps, geometry.phases, geometry.weighted
         self._geometry = geometry
-        height, self._width = geometry.source_shape
-        self._rows = _padding_as(geometry.y, height) * (self._width + 1)
-        self._columns = _padding_as(geometry.x, self._width)
+        height, width = geometry.source_shape
+        self._stride = width + 1
+        # Position of tap k of target (y, x) in the code map: _rows[y, k] + _columns[x, k].
+        self._rows = (_padding_as(geometry.y, height) * self._stride).repeat(geometry.x.k, axis=1)
+        self._columns = np.tile(_padding_as(geometry.x, width), (1, geometry.y.k))
 
-    def table(self, source: _Active, target: _Active) -> tuple[np.ndarray, np.ndarray]:
-        """(table [R, K], halo [Q]), both int32."""
-        codes = source.codes
-        chunks, inactive = [], []
-        for start in range(0, target.y.size, _CHUNK):
-            chunk = slice(start, start + _CHUNK)
-            rows = self._rows.take(target.y[chunk], axis=1)
-            columns = self._columns.take(target.x[chunk], axis=1)
-            position = rows[:, None] + columns[None]  # [ky, kx, n]: long contiguous runs, unlike [n, ky, kx]
-            entries = codes.take(position).ravel()
-            missing = np.flatnonzero(entries == _INACTIVE)
-            chunks.append((entries, missing))
-            inactive.append(position.ravel().take(missing))
-        halo = _distinct(inactive)
-        table = np.empty((target.y.size, self.taps), np.int32)
-        codes[halo] = np.arange(source.padded.size, source.padded.size + halo.size, dtype=np.int32)
-        for i, (entries, missing) in enumerate(chunks):
-            entries[missing] = codes.take(inactive[i])
-            chunk = slice(i * _CHUNK, (i + 1) * _CHUNK)
-            table[chunk] = entries.reshape(self.taps, -1).T
+    def table(self, codes: np.ndarray, base: int, target: _Active) -> tuple[np.ndarray, np.ndarray]:
+        """(table [R, K], halo [Q]), both int32. codes: the source's code map; base: its padded count P."""
+        total, step = target.y.size, max(_CHUNK // self.taps, 1)
+        table = np.empty((total, self.taps), np.int32)
+        position, columns = np.empty((2, min(step, total), self.taps), np.intp)
+        missing, reads = [np.zeros(0, np.intp)], [np.zeros(0, np.intp)]  # halo entries and what they read
+        for start in range(0, total, step):
+            entries = table[start : start + step]
+            at, across = position[: len(entries)], columns[: len(entries)]
+            # Every index is in range; "clip" only spares the buffering that "raise" needs.
+            self._rows.take(target.y[start : start + step], axis=0, out=at, mode="clip")
+            self._columns.take(target.x[start : start + step], axis=0, out=across, mode="clip")
+            np.add(at, across, out=at)
+            codes.take(at, out=entries, mode="clip")
+            inactive = np.flatnonzero(entries == _INACTIVE)
+            missing.append(inactive + start * self.taps)
+            reads.append(at.reshape(-1)[inactive])
+        read = np.concatenate(reads)
+        halo = _distinct(read)
+        codes[halo] = np.arange(base, base + halo.size, dtype=np.int32)
+        table.reshape(-1)[np.concatenate(missing)] = codes[read]
         codes[halo] = _INACTIVE
         if self.phases > 1:
             table = self._with_phases(table, target)
         padded = np.zeros(bucket(halo.size), np.int32)
-        padded[: halo.size] = halo - halo // (self._width + 1)
+        padded[: halo.size] = halo - halo // self._stride
         return table, padded
 
     def weights(self, target: _Active) -> np.ndarray:
@@ -181,19 +212,17 @@ class _Reader:
 
 
 def _padding_as(taps: AxisTaps, coordinate: int) -> np.ndarray:
-    """Tap coordinates [k, n_out] with padding sent to `coordinate`."""
-    return np.ascontiguousarray(np.where(taps.index == PADDING, coordinate, taps.index).T.astype(np.intp))
+    """Tap coordinates [n_out, k] with padding sent to `coordinate`."""
+    return np.where(taps.index == PADDING, coordinate, taps.index).astype(np.intp)
 
 
-def _distinct(parts: list[np.ndarray]) -> np.ndarray:
-    """Sorted distinct values of integer arrays, by marking rather than sorting."""
-    parts = [part for part in parts if part.size]
-    if not parts:
-        return np.zeros(0, np.intp)
-    low, high = min(part.min() for part in parts), max(part.max() for part in parts)
-    seen = np.zeros(high - low + 1, bool)
-    for part in parts:
-        seen[part - low] = True
+def _distinct(values: np.ndarray) -> np.ndarray:
+    """Sorted distinct non-negative integers, by marking rather than sorting."""
+    if not values.size:
+        return values
+    low = values.min()
+    seen = np.zeros(values.max() - low + 1, bool)
+    seen[values - low] = True
     return np.flatnonzero(seen) + low
 
 

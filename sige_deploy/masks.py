@@ -76,14 +76,21 @@ def resample_mask(mask: np.ndarray, shape: tuple[int, int], threshold: float = 0
         return mask.copy() if (height, width) == (h, w) else np.zeros(shape, bool)
     if h % height == 0 and w % width == 0:
         return mask.repeat(h // height, axis=0).repeat(w // width, axis=1)
+    out = np.zeros(shape, bool)
     if height % h == 0 and width % w == 0:
-        covered = _block_sums(mask, height // h, width // w)
-        area = (height // h) * (width // w)
+        ry, rx = height // h, width // w
+        rows, columns = (slice(s.start // r, -(-s.stop // r)) for s, r in zip(_box(mask), (ry, rx)))
+        covered = _block_sums(
+            mask[rows.start * ry : rows.stop * ry, columns.start * rx : columns.stop * rx], ry, rx
+        )
+        area = ry * rx
     else:
+        rows = columns = slice(None)
         covered = _box_overlaps(_box_overlaps(mask, h).T, w).T
         area = height * width
-    mean = covered / area
-    return mean > max(0.0, min(threshold, mean.max() - MARGIN))
+    least = max(0.0, min(threshold, covered.max() / area - MARGIN))
+    out[rows, columns] = covered / area > least
+    return out
 
 
 def granulate(mask: np.ndarray, granularity: int) -> np.ndarray:
@@ -143,7 +150,8 @@ def level_masks(
             else:
                 geometry = geometries[level.geometry]
                 mask = reading_mask(resolve(by_id[geometry.source]), geometry)
-            done[level.id] = granulate(mask, policy.granularity_of(level.id))
+            granularity = policy.granularity_of(level.id)
+            done[level.id] = granulate(mask, granularity) if granularity > 1 else mask
         return done[level.id]
 
     return {id_: resolve(level) for id_, level in by_id.items()}
@@ -183,13 +191,14 @@ def _dilate_rows(mask: np.ndarray, radius: int) -> np.ndarray:
 
 
 def _block_sums(mask: np.ndarray, ry: int, rx: int) -> np.ndarray:
-    """Active pixels in each ry x rx block, int64 [H / ry, W / rx]."""
-    out = np.zeros((mask.shape[0] // ry, mask.shape[1] // rx), np.int64)
-    rows, columns = (slice(s.start // r, -(-s.stop // r)) for s, r in zip(_box(mask), (ry, rx)))
-    inner = mask[rows.start * ry : rows.stop * ry, columns.start * rx : columns.stop * rx]
-    sums = inner.reshape(-1, ry, inner.shape[1]).sum(axis=1, dtype=np.int32)
-    out[rows, columns] = sums.reshape(sums.shape[0], -1, rx).sum(axis=2)
-    return out
+    """Active pixels in each ry x rx block, int32 [H / ry, W / rx]."""
+    rows = np.zeros((mask.shape[0] // ry, mask.shape[1]), np.int32)
+    for i in range(ry):
+        rows += mask[i::ry]
+    sums = np.zeros((rows.shape[0], mask.shape[1] // rx), np.int32)
+    for i in range(rx):
+        sums += rows[:, i::rx]
+    return sums
 
 
 def _box_overlaps(values: np.ndarray, n_out: int) -> np.ndarray:
