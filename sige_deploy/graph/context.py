@@ -1,0 +1,418 @@
+"""The state of one run of the pass: what is known of every value, and the two graphs being written.
+
+The dense graph ("record") keeps all of the network and gains outputs; the sparse graph ("edit") is written from
+nothing. A value of the network is one of
+
+* ``Static``   it does not depend on the spatial inputs, or is a recorded statistic: a constant or a cache in edit;
+* ``Spatial``  rows in edit, a base in record;
+* ``View``     a spatial value re-indexed (padded, cropped, enlarged) and not yet gathered: neighbourhood ops read through it;
+* ``Dense``    computed whole in edit (an island, or a non-spatial value that edits change);
+* ``Folded``   a reshape that cuts the pixel grid, waiting for the transpose and reshape that give it a meaning.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from sige_deploy.config import SparseConfig
+from sige_deploy.geometry import AxisTaps, Geometry, Level
+from sige_deploy.graph.builder import Builder, is_constant, static_shape
+from sige_deploy.graph.layout import Atom, Layout, Refusal, rows_atoms, size_of
+from sige_deploy.graph.weights import Relayout, WeightStore
+from sige_deploy.ops import DOMAIN
+
+
+@dataclass(frozen=True)
+class Static:
+    value: ir.Value
+
+
+@dataclass(frozen=True)
+class Spatial:
+    value: ir.Value
+    level: str
+    layout: Layout
+    rows: ir.Value
+
+
+@dataclass(frozen=True)
+class View:
+    value: ir.Value
+    source: Spatial
+    layout: Layout
+    y: AxisTaps
+    x: AxisTaps
+    pad_value: float = 0.0
+
+
+@dataclass(frozen=True)
+class Dense:
+    value: ir.Value
+    edit: ir.Value
+
+
+@dataclass(frozen=True)
+class Folded:
+    value: ir.Value
+    source: Spatial
+    shape: tuple[int, ...]
+    perm: tuple[int, ...] | None = None
+
+
+Info = Static | Spatial | View | Dense | Folded
+
+
+@dataclass
+class Cache:
+    """One array that record leaves for edit. ``rows``: edit's fresh rows of a base, for commit."""
+
+    name: str
+    kind: str
+    record: ir.Value
+    edit: ir.Value
+    shape: tuple[int, ...]
+    level: str | None = None
+    rows: ir.Value | None = None
+
+
+@dataclass
+class Island:
+    node: str
+    op: str
+    reason: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Form:
+    """A static tensor's way into the rows' shape: reshape, transpose, expand (or None), reshape."""
+
+    split: tuple[int, ...]
+    perm: tuple[int, ...]
+    expand: tuple[int, ...] | None
+    shape: tuple[int, ...]
+
+    def of_array(self, array: np.ndarray) -> np.ndarray:
+        array = array.reshape(self.split).transpose(self.perm)
+        if self.expand is not None:
+            array = np.broadcast_to(array, self.expand)
+        return array.reshape(self.shape)
+
+    def of_value(self, builder: Builder, value: ir.Value) -> ir.Value:
+        given = static_shape(value)
+        if given != self.split:
+            value = builder.reshape(value, self.split)
+        value = builder.transpose(value, self.perm)
+        moved = tuple(self.split[p] for p in self.perm)
+        if self.expand is not None and self.expand != moved:
+            value = builder.op("Expand", [value, builder.ints(*self.expand)])
+            moved = self.expand
+        return value if moved == self.shape else builder.reshape(value, self.shape)
+
+
+@dataclass
+class Context:
+    config: SparseConfig
+    batch: int
+    free: frozenset[str] = frozenset()
+    record: Builder = field(default_factory=lambda: Builder("sige/"))
+    edit: Builder = field(default_factory=lambda: Builder(""))
+    store: WeightStore = field(default_factory=WeightStore)
+    info: dict[ir.Value, Info] = field(default_factory=dict)
+    inputs: dict[str, ir.Value] = field(default_factory=dict)
+    caches: dict[str, Cache] = field(default_factory=dict)
+    levels: dict[str, Level] = field(default_factory=dict)
+    geometries: dict[str, Geometry] = field(default_factory=dict)
+    macs: dict[str, int] = field(default_factory=dict)
+    islands: list[Island] = field(default_factory=list)
+    refusals: list[Island] = field(default_factory=list)
+    joins: list[tuple[ir.Value, str]] = field(default_factory=list)
+    input_grids: list[tuple[int, int]] = field(default_factory=list)
+    node: ir.Node | None = None
+    _dense: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    _static: dict[tuple[ir.Value, object], ir.Value] = field(default_factory=dict)
+    _bases: dict[tuple[ir.Value, tuple[Atom, ...]], ir.Value] = field(default_factory=dict)
+    _views: dict[tuple[object, ...], Spatial] = field(default_factory=dict)
+    _geometry_ids: dict[tuple[str, str, AxisTaps, AxisTaps], str] = field(default_factory=dict)
+    _depends: dict[ir.Value, bool] = field(default_factory=dict)
+
+    # ---- inputs of the edit graph -------------------------------------------------------------------------------
+
+    def edit_input(self, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
+        if name not in self.inputs:
+            self.inputs[name] = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
+        return self.inputs[name]
+
+    def active(self, level: str) -> ir.Value:
+        """int32 [P]: the level's active pixels."""
+        return self.edit_input(f"active.{level}", ir.DataType.INT32, [f"P_{level}"])
+
+    def tables(self, geometry: Geometry) -> tuple[ir.Value, ir.Value]:
+        """halo int32 [Q] and table int32 [R, K] of a geometry."""
+        halo = self.edit_input(f"halo.{geometry.id}", ir.DataType.INT32, [f"Q_{geometry.id}"])
+        table = self.edit_input(f"table.{geometry.id}", ir.DataType.INT32, [f"P_{geometry.target}", geometry.taps])
+        return halo, table
+
+    def tap_weights(self, geometry: Geometry) -> ir.Value:
+        """float32 [R, K] of a weighted geometry."""
+        return self.edit_input(
+            f"weights.{geometry.id}", ir.DataType.FLOAT, [f"P_{geometry.target}", geometry.taps]
+        )
+
+    # ---- levels and geometries ----------------------------------------------------------------------------------
+
+    def add_input_level(self, height: int, width: int) -> str:
+        self.input_grids.append((height, width))
+        return self._add_level(height, width, None)
+
+    def _add_level(self, height: int, width: int, geometry: str | None) -> str:
+        level = f"{height}x{width}"
+        self.levels.setdefault(level, Level(level, height, width, geometry))
+        return level
+
+    def _is_scaled_input(self, height: int, width: int) -> bool:
+        def ratio(a: int, b: int) -> float:
+            return a / b if a % b == 0 or b % a == 0 else 0.0
+
+        return any(ratio(h, height) and ratio(h, height) == ratio(w, width) for h, w in self.input_grids)
+
+    def geometry(self, source: str, y: AxisTaps, x: AxisTaps) -> Geometry:
+        """The geometry of these taps; its target level is created when it is new."""
+        height, width = y.n_out, x.n_out
+        target = f"{height}x{width}"
+        key = (source, target, y, x)
+        if key not in self._geometry_ids:
+            geometry = Geometry(f"g{len(self.geometries)}", source, target, y, x)
+            self.geometries[geometry.id] = geometry
+            self._geometry_ids[key] = geometry.id
+            self._add_level(height, width, None if self._is_scaled_input(height, width) else geometry.id)
+        return self.geometries[self._geometry_ids[key]]
+
+    def count_macs(self, level: str, macs: int) -> None:
+        """Multiply-accumulates that the dense network spends on this node."""
+        self.macs[level] = self.macs.get(level, 0) + macs
+
+    # ---- spatial values -----------------------------------------------------------------------------------------
+
+    def set_spatial(self, value: ir.Value, level: str, layout: Layout, rows: ir.Value) -> None:
+        expected = static_shape(value)
+        if expected is not None and expected != layout.shape:
+            raise AssertionError(f"{value.name}: layout {layout.shape} does not describe {expected}")
+        rows.shape = ir.Shape([self.batch, f"P_{level}", layout.channels])
+        if rows.dtype is None or rows.dtype != value.dtype:
+            rows.type = ir.TensorType(value.dtype) if value.dtype is not None else rows.type
+        self.info[value] = Spatial(value, level, layout, rows)
+
+    def spatial(self, value: ir.Value) -> Spatial:
+        """The value as rows; gathers a view, refuses what has no rows."""
+        info = self.info[value]
+        if isinstance(info, Spatial):
+            return info
+        if isinstance(info, View):
+            return self._materialise(info)
+        raise Refusal(f"input {value.name} is {type(info).__name__.lower()}")
+
+    def _materialise(self, view: View) -> Spatial:
+        source = view.source
+        geometry = self.geometry(source.level, view.y, view.x)
+        rows = self.gather(source, geometry, pad_value=view.pad_value)
+        self.set_spatial(view.value, geometry.target, view.layout, rows)
+        result = self.info[view.value]
+        assert isinstance(result, Spatial)
+        return result
+
+    def gather(self, source: Spatial, geometry: Geometry, **attributes: object) -> ir.Value:
+        halo, table = self.tables(geometry)
+        base = self.base(source)
+        return self.edit.op("Gather", [source.rows, base, halo, table], attributes, domain=DOMAIN)
+
+    def reordered(self, source: Spatial, order: tuple[Atom, ...]) -> Spatial:
+        """The same value with its rows' channels in another order of atoms."""
+        if source.layout.order == order:
+            return source
+        rows = self.rows_view(source, order)
+        rows = self.edit.reshape(rows, [0, 0, source.layout.channels])
+        rows.shape, rows.type = source.rows.shape, source.rows.type
+        return replace(source, layout=replace(source.layout, order=order), rows=rows)
+
+    def in_reading_order(self, source: Spatial) -> Spatial:
+        return self.reordered(source, source.layout.reading_order())
+
+    def rows_view(self, source: Spatial, order: Sequence[Atom]) -> ir.Value:
+        """Rows as [B, P, *sizes of the atoms in this order]."""
+        current = source.layout.order
+        rows = source.rows
+        if len(current) != 1:
+            rows = self.edit.reshape(rows, [0, 0, *(a.size for a in current)])
+            perm = [0, 1, *(2 + current.index(a) for a in order)]
+            rows = self.edit.transpose(rows, perm)
+        return rows
+
+    def base(self, source: Spatial) -> ir.Value:
+        """The recorded activation [B, H*W, C] in this channel order, as an input of the edit graph."""
+        key = (source.value, source.layout.order)
+        if key not in self._bases:
+            level = self.levels[source.level]
+            recorded = self.to_rows_form(self.record, source.value, source.layout, level.height * level.width)
+            cache = self._cache("base", source.value, recorded, source.level, self.base_shape(source))
+            cache.rows = source.rows if isinstance(self.info.get(source.value), (Spatial, View)) else None
+            self._bases[key] = cache.edit
+        return self._bases[key]
+
+    def base_shape(self, source: Spatial) -> tuple[int, int, int]:
+        level = self.levels[source.level]
+        return self.batch, level.height * level.width, source.layout.channels
+
+    def to_rows_form(self, builder: Builder, value: ir.Value, layout: Layout, pixels: int) -> ir.Value:
+        """Nodes that turn a dense tensor into [B, H*W, C]."""
+        flat = [atom for dim in layout.dims for atom in dim]
+        wanted = [atom for atom in rows_atoms(layout) if atom is not None]
+        form = Form(
+            tuple(a.size for a in flat), tuple(flat.index(a) for a in wanted), None,
+            (self.batch, pixels, layout.channels),
+        )  # fmt: skip
+        if len(layout.dims) == len(flat) or not flat:
+            return form.of_value(builder, value)
+        return form.of_value(builder, builder.reshape(value, form.split or (1,)))
+
+    def dense(self, value: ir.Value) -> ir.Value:
+        """The edited value whole, in its dense layout, in the edit graph."""
+        if value in self._dense:
+            return self._dense[value]
+        info = self.info[value]
+        if isinstance(info, Static):
+            return self.edit_value(value)
+        if isinstance(info, Dense):
+            return info.edit
+        if isinstance(info, Folded):
+            node = value.producer()
+            assert node is not None
+            inputs = [None if v is None else self.dense(v) for v in node.inputs]
+            result = self.edit.clone(node, inputs)[0]
+        else:
+            result = self._scatter(self.spatial(value))
+        self._dense[value] = result
+        return result
+
+    def _scatter(self, source: Spatial) -> ir.Value:
+        whole = self.edit.op(
+            "Scatter", [self.base(source), source.rows, self.active(source.level)], domain=DOMAIN
+        )
+        atoms = [a for a in rows_atoms(source.layout) if a is not None]
+        target = [a for dim in source.layout.dims for a in dim]
+        whole = self.edit.reshape(whole, [a.size for a in atoms] or [1])
+        whole = self.edit.transpose(whole, [atoms.index(a) for a in target])
+        whole = self.edit.reshape(whole, source.layout.shape)
+        whole.shape, whole.type = ir.Shape(source.layout.shape), source.value.type
+        return whole
+
+    def set_dense(self, value: ir.Value, edit: ir.Value) -> None:
+        self.info[value] = Dense(value, edit)
+
+    # ---- static values ------------------------------------------------------------------------------------------
+
+    def depends_on_free(self, value: ir.Value) -> bool:
+        """Whether a static value follows from an input that may change between edits."""
+        if value not in self._depends:
+            node = value.producer()
+            if node is None:
+                found = value.name in self.free and not is_constant(value)
+            else:
+                inputs = [v for v in node.inputs if v is not None]
+                leaf = any(not isinstance(self.info.get(v, Static(v)), Static) for v in inputs)
+                found = not leaf and any(self.depends_on_free(v) for v in inputs)
+            self._depends[value] = found
+        return self._depends[value]
+
+    def edit_value(self, value: ir.Value) -> ir.Value:
+        """A static value in the edit graph, in its own shape."""
+        if is_constant(value):
+            assert value.name is not None and value.const_value is not None
+            return self.edit.initializer(value.name, value.const_value)
+        key = (value, None)
+        if key not in self._static:
+            if not self.depends_on_free(value):
+                found = self._cache("static", value, value, None, static_shape(value)).edit
+            elif value.producer() is None:
+                assert value.name is not None and value.dtype is not None and value.shape is not None
+                found = self.edit_input(value.name, value.dtype, list(value.shape))
+            else:
+                node = value.producer()
+                outputs = self.edit.clone(node, [None if v is None else self.edit_value(v) for v in node.inputs])
+                for original, copy in zip(node.outputs, outputs, strict=True):
+                    self._static[(original, None)] = copy
+                found = self._static[key]
+            self._static[key] = found
+        return self._static[key]
+
+    def static_form(self, value: ir.Value, form: Form, *, join: bool = True) -> ir.Value:
+        """A non-spatial value reshaped for the rows; recorded values are reshaped once, by record."""
+        info = self.info.get(value, Static(value))
+        if isinstance(info, Dense):
+            return form.of_value(self.edit, info.edit)
+        if is_constant(value):
+            assert value.const_value is not None
+            return self.edit.constant(form.of_array(value.const_value.numpy()), value.name or "const")
+        if join:
+            self.join(value)
+        key = (value, form)
+        if key not in self._static:
+            if self.depends_on_free(value):
+                self._static[key] = form.of_value(self.edit, self.edit_value(value))
+            else:
+                shaped = form.of_value(self.record, value)
+                self._static[key] = self._cache("static", value, shaped, None, form.shape).edit
+        return self._static[key]
+
+    def join(self, value: ir.Value) -> None:
+        """Note that this static value reaches every pixel: the inputs behind it cannot change between edits."""
+        self.joins.append((value, self.node.name or self.node.op_type if self.node is not None else ""))
+
+    def _cache(
+        self, kind: str, value: ir.Value, recorded: ir.Value, level: str | None, shape: tuple[int, ...] | None
+    ) -> Cache:
+        if shape is None or value.dtype is None:
+            raise Refusal(f"{value.name} has no static shape")
+        stem = re.sub(r"[^A-Za-z0-9_]+", "_", value.name or "value").strip("_")
+        name, n = f"{kind}.{stem}", 1
+        while name in self.caches:
+            n += 1
+            name = f"{kind}.{stem}_{n}"
+        output = self.record.op("Identity", [recorded], dtype=value.dtype)
+        output.name = name
+        output.shape = ir.Shape(shape)
+        edit = self.edit_input(name, value.dtype, shape)
+        self.caches[name] = Cache(name, kind, output, edit, tuple(shape), level)
+        return self.caches[name]
+
+    # ---- weights ------------------------------------------------------------------------------------------------
+
+    def weight(self, original: ir.Value, relayout: Relayout) -> ir.Value:
+        """The stored form of a constant weight as an initializer of the edit graph."""
+        stored = self.store.stored(original, relayout)
+        if stored is None:
+            assert original.const_value is not None
+            return self.edit.constant(relayout.apply(original.const_value.numpy()), relayout.name)
+        return self.edit.initializer(*stored)
+
+
+def element_bytes(value: ir.Value) -> int:
+    shape = static_shape(value)
+    return 0 if shape is None or value.dtype is None else int(np.prod(shape, dtype=np.int64)) * value.dtype.itemsize
+
+
+def require(condition: object, reason: str | Callable[[], str]) -> None:
+    """Refuse with the reason unless the condition holds."""
+    if not condition:
+        raise Refusal(reason if isinstance(reason, str) else reason())
+
+
+__all__ = [
+    "Cache", "Context", "Dense", "Folded", "Form", "Info", "Island", "Refusal", "Spatial", "Static", "View",
+    "element_bytes", "require", "size_of",
+]  # fmt: skip

@@ -1,0 +1,209 @@
+"""Bringing a network into the form that the rules read: opset 23, static shapes, folded constants, norms spelled out.
+
+A normalisation over the grid is its statistics and an affine map:
+
+    y = (x - mean) / sqrt(var + eps) * gamma + beta = x * s + t,   s = gamma / sqrt(var + eps),   t = beta - mean * s
+
+so that the rules for reductions (recorded statistics) and for elementwise ops cover it without a rule of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import (
+    IdentityEliminationPass,
+    InlinePass,
+    LiftConstantsToInitializersPass,
+    RemoveUnusedNodesPass,
+    ShapeInferencePass,
+)
+
+from sige_deploy.errors import ExportError
+from sige_deploy.graph.builder import Builder, attribute, is_constant, static_shape
+from sige_deploy.ops import OPSET
+
+PASS_DOMAIN = "sige.pass"
+
+
+def prepare(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> ir.Model:
+    """The model at opset 23 or later with these input shapes, constants folded and every shape inferred.
+
+    Raises ExportError when the opset cannot be converted.
+    """
+    import onnxscript.optimizer
+
+    model = _convert(model)
+    for value in model.graph.inputs:
+        if value.name in shapes:
+            value.shape = ir.Shape(shapes[value.name])
+    InlinePass()(model)
+    for value in model.graph.all_nodes():
+        for output in value.outputs:
+            if static_shape(output) is None:
+                output.shape = None
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    ShapeInferencePass()(model)
+    onnxscript.optimizer.optimize(model, num_iterations=3, onnx_shape_inference=True)
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    IdentityEliminationPass()(model)
+    RemoveUnusedNodesPass()(model)
+    ShapeInferencePass()(model)
+    return model
+
+
+def _convert(model: ir.Model) -> ir.Model:
+    version = model.opset_imports.get("", OPSET)
+    if version >= OPSET:
+        return model
+    import onnx.version_converter
+
+    try:
+        return ir.from_proto(onnx.version_converter.convert_version(ir.to_proto(model), OPSET))
+    except Exception as error:
+        raise ExportError(
+            f"The model's opset {version} cannot be converted to {OPSET} ({_first_line(error)}); export it again with "
+            f"opset {OPSET}."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def expand_norms(model: ir.Model) -> None:
+    """Replace Group-, Instance- and BatchNormalization, and LayerNormalization over the grid, by statistics and affine."""
+    for node in list(model.graph):
+        expand = EXPANSIONS.get(node.op_type)
+        if expand is None or node.domain != "" or static_shape(node.outputs[0]) is None:
+            continue
+        builder = Builder(f"{node.name or node.op_type}/")
+        result = expand(node, builder)
+        if result is None:
+            continue
+        result.shape, result.type = node.outputs[0].shape, node.outputs[0].type
+        model.graph.insert_before(node, builder.nodes)
+        for value in builder.initializers.values():
+            model.graph.register_initializer(value)
+        name = node.outputs[0].name
+        ir.convenience.replace_all_uses_with(node.outputs[0], result, replace_graph_outputs=True)
+        model.graph.remove(node, safe=True)
+        result.name = name
+    function = moments_function()
+    model.functions[function.identifier()] = function
+    model.opset_imports[PASS_DOMAIN] = 1
+    ShapeInferencePass()(model)
+
+
+def _moments(b: Builder, x: ir.Value, axes: list[int]) -> tuple[ir.Value, ir.Value]:
+    shape = static_shape(x)
+    assert shape is not None
+    mean, variance = b.op("Moments", [x], {"axes": axes}, domain=PASS_DOMAIN, outputs=2)
+    for value in (mean, variance):
+        value.shape = ir.Shape([1 if a in axes else n for a, n in enumerate(shape)])
+    return mean, variance
+
+
+def _affine(
+    b: Builder, x: ir.Value, mean: ir.Value, variance: ir.Value, gamma: ir.Value | None, beta: ir.Value | None, eps: float
+) -> tuple[ir.Value, ir.Value]:
+    """s and t; statistics, gamma and beta broadcast against each other."""
+    epsilon = b.constant(np.asarray(eps, x.dtype.numpy()))  # type: ignore[union-attr]
+    scale = b.op("Reciprocal", [b.op("Sqrt", [b.op("Add", [variance, epsilon])])])
+    scale = scale if gamma is None else b.op("Mul", [scale, gamma])
+    shift = b.op("Mul", [mean, scale])
+    shift = b.op("Neg", [shift]) if beta is None else b.op("Sub", [beta, shift])
+    return scale, shift
+
+
+def _group_norm(node: ir.Node, b: Builder) -> ir.Value:
+    x, gamma, beta = node.inputs[:3]
+    assert x is not None and gamma is not None and beta is not None
+    shape = static_shape(x)
+    assert shape is not None
+    groups = shape[1] if node.op_type == "InstanceNormalization" else attribute(node, "num_groups")
+    n, c, ones = shape[0], shape[1], [1] * (len(shape) - 2)
+    grouped = b.reshape(x, [n, groups, c // groups, *shape[2:]])
+    grouped.shape = ir.Shape([n, groups, c // groups, *shape[2:]])
+    mean, variance = _moments(b, grouped, list(range(2, len(shape) + 1)))
+    per = [1, groups, c // groups, *ones]
+    if static_shape(gamma) == (groups,) and groups != c:  # opset 18 scales groups, not channels
+        per = [1, groups, 1, *ones]
+    gamma, beta = b.reshape(gamma, per), b.reshape(beta, per)
+    scale, shift = _affine(b, x, mean, variance, gamma, beta, attribute(node, "epsilon", 1e-5))
+    whole = [n, groups, c // groups, *ones]
+    if per[2] == 1 and groups != c:
+        scale, shift = (b.op("Expand", [v, b.ints(*whole)]) for v in (scale, shift))
+    scale, shift = (b.reshape(v, [n, c, *ones]) for v in (scale, shift))
+    return b.op("Add", [b.op("Mul", [x, scale]), shift])
+
+
+def _batch_norm(node: ir.Node, b: Builder) -> ir.Value | None:
+    x, gamma, beta, mean, variance = node.inputs[:5]
+    assert x is not None and x.shape is not None and gamma is not None and beta is not None
+    assert mean is not None and variance is not None
+    if attribute(node, "training_mode", 0) or len(node.outputs) != 1:
+        return None
+    eps = attribute(node, "epsilon", 1e-5)
+    per = [-1, *[1] * (len(x.shape) - 2)]
+    if all(is_constant(v) for v in (gamma, beta, mean, variance)):
+        g, o, m, v = (p.const_value.numpy().astype(np.float64) for p in (gamma, beta, mean, variance))  # type: ignore[union-attr]
+        s = g / np.sqrt(v + eps)
+        dtype = x.dtype.numpy()  # type: ignore[union-attr]
+        scale, shift = (b.constant(a.astype(dtype).reshape(per), "affine") for a in (s, o - m * s))
+    else:
+        scale, shift = (b.reshape(v, per) for v in _affine(b, x, mean, variance, gamma, beta, eps))
+    return b.op("Add", [b.op("Mul", [x, scale]), shift])
+
+
+def _layer_norm(node: ir.Node, b: Builder) -> ir.Value | None:
+    """Only over several axes (a grid is among them); one channel axis stays a LayerNormalization."""
+    x, gamma = node.inputs[:2]
+    beta = node.inputs[2] if len(node.inputs) > 2 else None
+    assert x is not None
+    shape = static_shape(x)
+    if shape is None or len(node.outputs) != 1:
+        return None
+    axis = attribute(node, "axis", -1) % len(shape)
+    if len(shape) - axis < 2:
+        return None
+    mean, variance = _moments(b, x, list(range(axis, len(shape))))
+    scale, shift = _affine(b, x, mean, variance, None, None, attribute(node, "epsilon", 1e-5))
+    y = b.op("Add", [b.op("Mul", [x, scale]), shift])
+    y = b.op("Mul", [y, gamma])
+    return y if beta is None else b.op("Add", [y, beta])
+
+
+EXPANSIONS: dict[str, Callable[[ir.Node, Builder], ir.Value | None]] = {
+    "GroupNormalization": _group_norm,
+    "InstanceNormalization": _group_norm,
+    "BatchNormalization": _batch_norm,
+    "LayerNormalization": _layer_norm,
+}
+
+
+def moments_function() -> ir.Function:
+    """mean and variance over ``axes``, axes kept: two passes, so that a large mean does not cancel the variance."""
+    b = Builder("")
+    x = ir.Value(name="x")
+    axes = b.op("Constant", [])
+    node = axes.producer()
+    assert node is not None
+    node.attributes["value_ints"] = ir.RefAttr("value_ints", "axes", ir.AttributeType.INTS)
+    mean = b.op("ReduceMean", [x, axes])
+    centred = b.op("Sub", [x, mean])
+    variance = b.op("ReduceMean", [b.op("Mul", [centred, centred]), axes])
+    graph = ir.Graph([x], [mean, variance], nodes=b.nodes, opset_imports={"": OPSET}, name="Moments")
+    attributes = [ir.Attr("axes", ir.AttributeType.INTS, None)]
+    return ir.Function(PASS_DOMAIN, "Moments", graph=graph, attributes=attributes)
+
+
+def inline_moments(model: ir.Model) -> None:
+    """Replace the pass's own statistics op by standard ones."""
+    function = moments_function()
+    model.functions[function.identifier()] = function
+    model.opset_imports[PASS_DOMAIN] = 1
+    InlinePass()(model)
+    model.opset_imports.pop(PASS_DOMAIN, None)

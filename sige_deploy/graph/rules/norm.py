@@ -1,0 +1,59 @@
+"""Softmax and LayerNormalization over channels are local to a row."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from sige_deploy.graph.builder import attribute, is_constant
+from sige_deploy.graph.context import Context, Spatial, require
+from sige_deploy.graph.layout import Atom, Layout, size_of
+from sige_deploy.graph.rules import rule
+from sige_deploy.graph.rules.reduce import trailing
+
+
+@rule("Softmax", "LogSoftmax", "Hardmax")
+def softmax(node: ir.Node, ctx: Context) -> None:
+    """Over one channel axis."""
+    source = ctx.spatial(node.inputs[0])  # type: ignore[arg-type]
+    axis = attribute(node, "axis", -1) % len(source.layout.dims)
+    require(source.layout.is_channels(axis), "it normalises over the pixel grid")
+    kept, mine = _parts(source, axis, axis + 1)
+    rows = ctx.edit.op(node.op_type, [trailing(ctx, source, kept, mine)], {"axis": -1})
+    _finish(node, ctx, source, kept, mine, rows)
+
+
+@rule("LayerNormalization", "RMSNormalization")
+def layer_norm(node: ir.Node, ctx: Context) -> None:
+    """Over trailing channel axes; scale and bias are constants."""
+    require(len(node.outputs) == 1, "its statistics outputs are used")
+    source = ctx.spatial(node.inputs[0])  # type: ignore[arg-type]
+    rank = len(source.layout.dims)
+    axis = attribute(node, "axis", -1) % rank
+    for a in range(axis, rank):
+        require(source.layout.is_channels(a), "it normalises over the pixel grid")
+    kept, mine = _parts(source, axis, rank)
+    inputs = [trailing(ctx, source, kept, mine)]
+    for parameter in node.inputs[1:]:
+        require(parameter is None or is_constant(parameter), "its scale or bias is computed at run time")
+        if parameter is None:
+            inputs.append(parameter)  # type: ignore[arg-type]
+        elif len(parameter.shape or ()) == 1:
+            inputs.append(ctx.edit_value(parameter))
+        else:
+            assert parameter.const_value is not None
+            inputs.append(ctx.edit.constant(parameter.const_value.numpy().reshape(-1), parameter.name or "norm"))
+    rows = ctx.edit.op(node.op_type, inputs, {**node.attributes, "axis": -1})
+    _finish(node, ctx, source, kept, mine, rows)
+
+
+def _parts(source: Spatial, start: int, stop: int) -> tuple[tuple[Atom, ...], tuple[Atom, ...]]:
+    mine = tuple(a for dim in source.layout.dims[start:stop] for a in dim)
+    return tuple(a for a in source.layout.order if a not in mine), mine
+
+
+def _finish(
+    node: ir.Node, ctx: Context, source: Spatial, kept: tuple[Atom, ...], mine: tuple[Atom, ...], rows: ir.Value
+) -> None:
+    if kept:
+        rows = ctx.edit.reshape(rows, [0, 0, size_of(kept) * size_of(mine)])
+    ctx.set_spatial(node.outputs[0], source.level, Layout(source.layout.dims, (*kept, *mine)), rows)
