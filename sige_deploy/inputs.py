@@ -30,10 +30,9 @@ def checked(specs: list[InputSpec], given: Mapping[str, Any]) -> dict[str, np.nd
 def checked_mask(mask: Any, height: int, width: int) -> np.ndarray:
     """The mask as bool numpy [height, width]; raises InputError for another shape or dtype."""
     what = f"a bool array of shape [{height}, {width}]"
-    if is_tensor(mask):
-        mask = mask.detach().cpu().numpy()
-    if not isinstance(mask, np.ndarray):
+    if not is_tensor(mask) and not isinstance(mask, np.ndarray):
         raise InputError(f"mask is a {type(mask).__name__}; expected {what}.")
+    mask = _array("mask", mask)
     if mask.dtype != np.bool_:
         raise InputError(f"mask has dtype {mask.dtype}; expected {what}, e.g. mask > 0.")
     if mask.shape != (height, width):
@@ -76,13 +75,22 @@ def _one(spec: InputSpec, value: Any) -> np.ndarray:
         raise InputError(f"input '{spec.name}' has dtype {dtype}; expected {expected}, so convert it first.")
     if list(value.shape) != spec.shape:
         raise InputError(f"input '{spec.name}' has shape {list(value.shape)}; expected {expected}.")
-    if not isinstance(value, np.ndarray):
-        value = value.detach().cpu().numpy()
+    value = _array(f"input '{spec.name}'", value)
     # ascontiguousarray alone would turn a scalar into a vector
     value = value if value.flags.c_contiguous else np.ascontiguousarray(value)
     if value.dtype.kind == "f" and not np.isfinite(value).all():
         raise InputError(f"input '{spec.name}' holds NaN or infinity; every value must be finite.")
     return value
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    """A torch tensor's values as numpy; numpy arrays as they are."""
+    if isinstance(value, np.ndarray):
+        return value
+    try:
+        return value.detach().cpu().numpy()
+    except (RuntimeError, TypeError) as error:  # meta, sparse and quantised tensors
+        raise InputError(f"{name} is a tensor without plain values; pass a dense tensor.") from error
 
 
 def _listed(names: list[str]) -> str:

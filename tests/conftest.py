@@ -1,0 +1,34 @@
+"""Fixtures around the hand-made bundle of tiny.py."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import sige_deploy as sige
+
+
+@pytest.fixture(scope="session")
+def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the tiny bundle; not to be changed."""
+    import tiny
+
+    path = tmp_path_factory.mktemp("bundles") / "tiny"
+    tiny.write_tiny(path)
+    return path
+
+
+@pytest.fixture
+def tiny_copy(tiny_path: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny bundle that a test may change."""
+    return Path(shutil.copytree(tiny_path, tmp_path / "copy"))
+
+
+@pytest.fixture
+def session(tiny_path: Path) -> Iterator[sige.Session]:
+    """A session on the tiny bundle, nothing recorded yet."""
+    with sige.open(tiny_path, threads=1) as opened:
+        yield opened
