@@ -138,15 +138,14 @@ class _CodeMap:
     """
 
     def __init__(self, level: Level) -> None:
-        self._stride = level.width + 1
-        values = np.full((level.height + 1, self._stride), _INACTIVE, np.int32)
+        values = np.full((level.height + 1, level.width + 1), _INACTIVE, np.int32)
         values[-1] = PADDING
         values[:, -1] = PADDING
         self.values = values.ravel()
         self._filled = np.zeros(0, np.intp)
 
     def fill(self, active: _Active) -> None:
-        self._filled = (active.y * self._stride + active.x)[: active.count]
+        self._filled = (active.padded + active.y)[: active.count]  # y * (W + 1) + x
         self.values[self._filled] = np.arange(active.count, dtype=np.int32)
 
     def clear(self) -> None:

@@ -14,6 +14,9 @@ from sige_deploy.errors import InputError
 from sige_deploy.geometry import Geometry, Level
 
 MARGIN = 0.001  # what resample_mask leaves between the largest mean and the threshold
+_BAND = 1 << 17  # values compared at once
+
+Box = tuple[slice, slice]
 
 
 @dataclass(frozen=True)
@@ -43,21 +46,21 @@ def difference_mask(a: np.ndarray, b: np.ndarray, eps: float = 0.0) -> np.ndarra
         raise InputError(
             f"A difference needs two arrays of one shape [..., H, W], got {a.shape} and {b.shape}."
         )
-    leading = tuple(range(a.ndim - 2))
-    mask = (a != b).any(axis=leading)
-    if eps > 0 and mask.any():
-        box = (..., *_box(mask))  # what is equal never differs by more than eps, so only the box is left
+    mask = _unequal(a, b)
+    box = _box(mask) if eps > 0 else None
+    if box is not None:  # what is equal never differs by more than eps, so only the box is left
+        at = (..., *box)
         dtype = np.float32 if a.dtype.kind == "f" and a.dtype.itemsize <= 4 else np.float64
-        difference = np.subtract(a[box], b[box], dtype=dtype)
-        mask[box] = (np.abs(difference) > eps).any(axis=leading)
+        difference = np.subtract(a[at], b[at], dtype=dtype)
+        mask[box] = (np.abs(difference) > eps).any(axis=tuple(range(a.ndim - 2)))
     return mask
 
 
 def dilate(mask: np.ndarray, radius: int) -> np.ndarray:
     """Dilation by a cross: active if any pixel within `radius` along the row or along the column is."""
     out = mask.copy()
-    if radius > 0 and mask.any():
-        box = _box(mask, radius)
+    box = _box(mask, radius)
+    if radius > 0 and box is not None:
         inner = mask[box]
         out[box] = _dilate_rows(inner, radius) | _dilate_rows(inner.T, radius).T
     return out
@@ -71,37 +74,17 @@ def resample_mask(mask: np.ndarray, shape: tuple[int, int], threshold: float = 0
     strongest pixel always stays. For reductions by powers of two the mean is that of repeated bilinear
     halving; for integer enlargements this is nearest neighbour.
     """
-    (height, width), (h, w) = mask.shape, shape
-    if (height, width) == (h, w) or not mask.any():
-        return mask.copy() if (height, width) == (h, w) else np.zeros(shape, bool)
-    if h % height == 0 and w % width == 0:
-        return mask.repeat(h // height, axis=0).repeat(w // width, axis=1)
-    out = np.zeros(shape, bool)
-    if height % h == 0 and width % w == 0:
-        ry, rx = height // h, width // w
-        rows, columns = (slice(s.start // r, -(-s.stop // r)) for s, r in zip(_box(mask), (ry, rx)))
-        covered = _block_sums(
-            mask[rows.start * ry : rows.stop * ry, columns.start * rx : columns.stop * rx], ry, rx
-        )
-        area = ry * rx
-    else:
-        rows = columns = slice(None)
-        covered = _box_overlaps(_box_overlaps(mask, h).T, w).T
-        area = height * width
-    least = max(0.0, min(threshold, covered.max() / area - MARGIN))
-    out[rows, columns] = covered / area > least
-    return out
+    return _resample(mask, _box(mask), shape, threshold)
 
 
 def granulate(mask: np.ndarray, granularity: int) -> np.ndarray:
     """Blocks of granularity x granularity pixels, aligned at pixel 0, wholly active where any pixel is."""
-    if granularity == 1 or not mask.any():
+    box = _box(mask)
+    if granularity == 1 or box is None:
         return mask.copy()
     g = granularity
     out = np.zeros_like(mask)
-    rows, columns = (
-        slice(s.start // g * g, min(-(-s.stop // g) * g, n)) for s, n in zip(_box(mask), mask.shape)
-    )
+    rows, columns = (slice(s.start // g * g, min(-(-s.stop // g) * g, n)) for s, n in zip(box, mask.shape))
     inner = mask[rows, columns]
     height, width = inner.shape
     blocks = np.logical_or.reduceat(inner, np.arange(0, height, g), axis=0)
@@ -113,9 +96,10 @@ def granulate(mask: np.ndarray, granularity: int) -> np.ndarray:
 def reading_mask(mask: np.ndarray, geometry: Geometry) -> np.ndarray:
     """Target pixels of the geometry that read any active source pixel; mask is the source level's."""
     out = np.zeros(geometry.target_shape, bool)
-    if not mask.any():
+    box = _box(mask)
+    if box is None:
         return out
-    rows, _ = _box(mask)
+    rows = box[0]
     # A zero row and column at the end stand for padding, which index -1 then reads.
     across = np.zeros((mask.shape[0] + 1, geometry.x.n_out), bool)
     inner = np.zeros((rows.stop - rows.start, mask.shape[1] + 1), bool)
@@ -139,14 +123,14 @@ def level_masks(
         of them makes it so. geometries: by id, those that levels name.
     """
     by_id = {level.id: level for level in levels}
-    at_own_size = [dilate(mask, policy.dilate) for mask in masks]
+    inputs = [(mask, _box(mask), dilate(mask, policy.dilate)) for mask in masks]
     done: dict[str, np.ndarray] = {}
 
     def resolve(level: Level) -> np.ndarray:
         if level.id not in done:
             if level.geometry is None:
-                pairs = zip(masks, at_own_size)
-                mask = np.logical_or.reduce([_at_level(m, grown, level, policy) for m, grown in pairs])
+                parts = [_at_level(*edited, level, policy) for edited in inputs]
+                mask = parts[0] if len(parts) == 1 else np.logical_or.reduce(parts)
             else:
                 geometry = geometries[level.geometry]
                 mask = reading_mask(resolve(by_id[geometry.source]), geometry)
@@ -157,19 +141,58 @@ def level_masks(
     return {id_: resolve(level) for id_, level in by_id.items()}
 
 
-def _at_level(mask: np.ndarray, grown: np.ndarray, level: Level, policy: MaskPolicy) -> np.ndarray:
-    """One input's mask at a level; `grown` is `mask` after the dilation at its own size."""
+def _at_level(
+    mask: np.ndarray, box: Box | None, grown: np.ndarray, level: Level, policy: MaskPolicy
+) -> np.ndarray:
+    """One input's mask at a level; `box` bounds it, `grown` is it after the dilation at its own size."""
     if mask.shape == level.shape:
         return grown
-    enlarged = level.height >= mask.shape[0] and level.width >= mask.shape[1]
-    resampled = resample_mask(grown if enlarged else mask, level.shape, policy.threshold)
+    if level.height >= mask.shape[0] and level.width >= mask.shape[1]:
+        resampled = resample_mask(grown, level.shape, policy.threshold)
+    else:
+        resampled = _resample(mask, box, level.shape, policy.threshold)
     return dilate(resampled, policy.dilation_of(level.id))
 
 
-def _box(mask: np.ndarray, margin: int = 0) -> tuple[slice, slice]:
-    """Bounding box of a mask that is not empty, grown by a margin and clipped."""
+def _resample(mask: np.ndarray, box: Box | None, shape: tuple[int, int], threshold: float) -> np.ndarray:
+    (height, width), (h, w) = mask.shape, shape
+    if (height, width) == (h, w):
+        return mask.copy()
+    if h % height == 0 and w % width == 0:
+        return mask.repeat(h // height, axis=0).repeat(w // width, axis=1)
+    out = np.zeros(shape, bool)
+    if box is None:
+        return out
+    if height % h == 0 and width % w == 0:
+        ry, rx = height // h, width // w
+        rows, columns = (slice(s.start // r, -(-s.stop // r)) for s, r in zip(box, (ry, rx)))
+        inner = mask[rows.start * ry : rows.stop * ry, columns.start * rx : columns.stop * rx]
+        covered, area = _block_sums(inner, ry, rx), ry * rx
+    else:
+        rows = columns = slice(None)
+        covered, area = _box_overlaps(_box_overlaps(mask, h).T, w).T, height * width
+    out[rows, columns] = covered / area > max(0.0, min(threshold, covered.max() / area - MARGIN))
+    return out
+
+
+def _unequal(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Pixels where a != b anywhere along the leading axes; in bands of rows, to compare within the cache."""
+    height, width = a.shape[-2:]
+    a, b = a.reshape(-1, height, width), b.reshape(-1, height, width)
+    mask = np.empty((height, width), bool)
+    band = max(_BAND // max(len(a) * width, 1), 1)
+    for start in range(0, height, band):
+        rows = slice(start, start + band)
+        np.any(a[:, rows] != b[:, rows], axis=0, out=mask[rows])
+    return mask
+
+
+def _box(mask: np.ndarray, margin: int = 0) -> Box | None:
+    """Bounding box, grown by a margin and clipped; None if the mask is empty."""
     height, width = mask.shape
     rows = np.flatnonzero(mask.any(axis=1))
+    if not rows.size:
+        return None
     columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
     return (
         slice(max(int(rows[0]) - margin, 0), min(int(rows[-1]) + 1 + margin, height)),
