@@ -17,7 +17,7 @@ import numpy as np
 
 from sige_deploy import files
 from sige_deploy.errors import CacheError
-from sige_deploy.manifest import Manifest
+from sige_deploy.manifest import CacheSpec, InputSpec, Manifest, OutputSpec
 
 FORMAT = "sige_deploy.caches"
 VERSION = 1
@@ -80,7 +80,7 @@ def load(path: str | os.PathLike[str], manifest: Manifest) -> dict[str, np.ndarr
 def expected(manifest: Manifest) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Name, shape and dtype of each array in a cache file: "input.<name>", "output.<name>", "cache.<name>",
     widest items first, so that all are aligned."""
-    specs = {
+    specs: dict[str, InputSpec | OutputSpec | CacheSpec] = {
         **{f"input.{x.name}": x for x in manifest.inputs},
         **{f"output.{x.name}": x for x in manifest.outputs},
         **{f"cache.{x.name}": x for x in manifest.caches},
@@ -147,6 +147,6 @@ def _read_header(path: str | os.PathLike[str], file: BinaryIO, manifest: Manifes
 
 def _chunks(array: np.ndarray) -> Iterator[memoryview]:
     """The array's memory in pieces of a few MB, writable if it is."""
-    view = memoryview(array.reshape(-1).view(np.uint8))
+    view = array.reshape(-1).view(np.uint8).data
     for start in range(0, len(view), files.CHUNK):
         yield view[start : start + files.CHUNK]

@@ -6,12 +6,12 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-SCHEMA_VERSION = 1
-OP_SET_VERSION = 1
+SCHEMA_VERSION: Final = 1
+OP_SET_VERSION: Final = 1
 
 #: Axis sizes of a dense array that a rows array must know: batch, row, column, channel.
 Kind = Literal["N", "Y", "X", "C"]
