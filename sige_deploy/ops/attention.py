@@ -70,7 +70,7 @@ def function_for(node: onnx_ir.Node) -> onnx_ir.Function:
     """The function body for an Attention node: with or without a scale of its own.
 
     Images and heads share one batch axis: only then does ONNX Runtime fuse the transpose of the keys into the
-    product. Its own Attention kernel is no faster, has no parallelism within a head and refuses P = 0.
+    product. Its own Attention kernel is about as fast, but runs one thread per head and refuses P = 0.
     Raises ExportError if the node is not a valid Attention.
     """
     body = Body(ATTENTION, node)

@@ -13,6 +13,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from onnx_ir.passes.common import InlinePass
 
 from sige_deploy import ops
 from sige_deploy.errors import ExportError
@@ -88,8 +89,12 @@ def make_model() -> ir.Model:
 
 
 @pytest.mark.parametrize("level", ["ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_ALL"])
-def test_model_passes_checker_and_runs_with_nothing_registered(level: str) -> None:
+@pytest.mark.parametrize("inlined", [False, True])
+def test_model_passes_checker_and_runs_with_nothing_registered(level: str, inlined: bool) -> None:
     model = make_model()
+    if inlined:
+        InlinePass()(model)
+        assert not model.functions
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
     session = session_of(model, graph_optimization_level=getattr(onnxruntime.GraphOptimizationLevel, level))
 
