@@ -10,7 +10,7 @@ The approximation itself is three sentences:
 
 * a spatial value is `where(its pixel is active, op(mixed inputs), recorded)`; a neighbourhood
   that reads a re-indexed image (padded, cropped, enlarged by nearest) reads the mixed image behind it;
-* whatever is reduced over space (statistics, gates) is the recorded value;
+* whatever is reduced over space (statistics, gates) is the recorded value, unless it is itself an output;
 * score matrices belong to their query rows; keys and values are mixed.
 """
 
@@ -149,9 +149,8 @@ class _Run:
             if node.op == "call_function":
                 values[node.name] = self._call(node, values)
             elif node.op == "output":
-                outputs = [values[out.name] for out in node.args[0]]  # type: ignore[union-attr]
                 self._anchor(*node.all_input_nodes, values=values)
-                return [value.mixed for value in outputs]
+                return [_fresh(out, values) for out in node.args[0]]  # type: ignore[union-attr, arg-type]
         raise AssertionError("graph without an output")
 
     def _call(self, node: Node, values: dict[str, Value]) -> Value:
@@ -213,6 +212,14 @@ class _Run:
         if isinstance(before, tuple):
             before = before[0]
         return Value(recorded, torch.where(self._pixels.active(pos), fresh, before), pos)
+
+
+def _fresh(node: Node, values: Mapping[str, Value]) -> Any:
+    """A value as an output: what is not spatial is computed from mixed values, statistics included."""
+    if node.op != "call_function" or values[node.name].pos is not None:
+        return values[node.name].mixed
+    args, kwargs = map_arg((node.args, node.kwargs), lambda n: _fresh(n, values))
+    return _apply(node, args, kwargs)
 
 
 def _name(node: Node) -> str:

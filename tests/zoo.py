@@ -23,7 +23,7 @@ class Entry:
     `make` builds the module, `inputs` its example inputs by forward()'s argument names; `spatial` names the
     inputs whose last two axes are Y, X; `config` are arguments of `SparseConfig`; `free` names inputs that
     an edit may change besides; `islands` is how many dense islands the export is expected to have;
-    `statistics` says whether something is reduced over space; `tolerance` is relative to the output's range.
+    `statistics` says whether something reduced over space returns into it; `tolerance` is relative to the output's range.
     """
 
     name: str
@@ -403,7 +403,7 @@ class TwoInputs(nn.Module):
         return self.out(torch.cat([F.silu(x), image], 1))
 
 
-@entry("three_outputs", {"image": (1, 3, 32, 48)}, statistics=True)
+@entry("three_outputs", {"image": (1, 3, 32, 48)})
 class ThreeOutputs(nn.Module):
     """An image, a feature map at half resolution and a class score of the whole image."""
 
