@@ -58,7 +58,7 @@ def export(
     _require_packages()
     from sige_deploy.exporters.onnx import load
     from sige_deploy.exporters.torch import as_arrays, to_onnx
-    from sige_deploy.graph.normalise import expand_norms, prepare
+    from sige_deploy.graph.normalise import expand_composites, prepare
     from sige_deploy.graph.translate import translate
 
     config = config or SparseConfig()
@@ -72,7 +72,7 @@ def export(
     dense = prepare(loaded, {n: a.shape for n, a in arrays.items()})
     _check_names(dense, spatial)
     record = dense.clone()
-    expand_norms(record)
+    expand_composites(record)
     report("rewrite to rows", 2, 5)
     translation = translate(record, spatial, config)
     edit = build_edit(translation)
@@ -82,7 +82,8 @@ def export(
     stem = name or (Path(model).stem if from_file else type(model).__name__)
     report("write the bundle", 3, 5)
     with write_bundle(path) as writer:
-        _write_files(writer.folder, {"dense": dense, "record": record, "edit": edit}, translation)
+        models = {"dense": dense, "record": record, "edit": edit, "edit_inlined": inlined(edit)}
+        _write_files(writer.folder, models, translation)
         report("hash the files", 4, 5)
         bundle = writer.finish(_manifest(stem, dense, edit, translation, spatial, config))
     report("done", 5, 5)
@@ -119,6 +120,16 @@ def build_edit(translation: Translation) -> ir.Model:
             function = function_for(node)
             node.overload = function.overload
             model.functions[function.identifier()] = function
+    return model
+
+
+def inlined(edit: ir.Model) -> ir.Model:
+    """The edit graph in standard ops alone, for engines that do not tell the overloads of a function apart."""
+    from onnx_ir.passes.common import InlinePass
+
+    model = edit.clone()
+    InlinePass()(model)
+    model.opset_imports.pop("sige", None)
     return model
 
 

@@ -14,6 +14,7 @@ from sige_deploy.bundle import Bundle
 from sige_deploy.errors import InputError, RuntimeFailure
 from sige_deploy.runtimes.base import Arrays
 
+OVERLOADS_SINCE = (1, 27)
 _MEMORY = re.compile(r"failed to allocate|bad_alloc|out of memory|bad allocation|unable to allocate", re.I)
 
 
@@ -61,12 +62,12 @@ class OnnxRuntime:
             return dict(zip(names, session.run(names, feeds)))
 
     def edit_inputs(self) -> frozenset[str]:
-        return frozenset(node.name for node in self._session("edit.onnx").get_inputs())
+        return frozenset(node.name for node in self._session(_edit_graph()).get_inputs())
 
     def edit(
         self, feeds: Mapping[str, np.ndarray], caches: Mapping[str, np.ndarray], outputs: list[str]
     ) -> Mapping[str, np.ndarray]:
-        session = self._session("edit.onnx")
+        session = self._session(_edit_graph())
         with _translated("the edit"):
             binding = session.io_binding()
             for node in session.get_inputs():
@@ -94,7 +95,7 @@ class OnnxRuntime:
         options.log_severity_level = 4  # failures come as exceptions, in one sentence
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
-        if file == "edit.onnx":
+        if file == _edit_graph():
             options.enable_mem_pattern = False  # row counts change from edit to edit
         with _translated(f"loading '{path}'"):
             session = onnxruntime.InferenceSession(path, options, providers=self._providers)
@@ -122,6 +123,14 @@ class _Fetched(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._values)
+
+
+def _edit_graph() -> str:
+    """Before 1.27 ONNX Runtime takes one body for every overload of a function: it gets the graph without functions."""
+    import onnxruntime
+
+    major, minor = (int(part) for part in onnxruntime.__version__.split(".")[:2])
+    return "edit.onnx" if (major, minor) >= OVERLOADS_SINCE else "edit_inlined.onnx"
 
 
 def _providers(device: str) -> list[Any]:

@@ -32,7 +32,8 @@ class Report:
     nothing changed, the recorded outputs.
     active_fraction: share of the dense multiply-adds that the edit touches, 0 to 1.
     rows: active pixels by level id.
-    milliseconds: wall time of the call; `stages` splits it into "check", "index", "run" and "write".
+    milliseconds: wall time of the call; `stages` splits it into "check", "load" (the engine's, in the first edit),
+        "index", "run" and "write".
     runtime: engine and device.
     cache_bytes: memory that the recorded caches take.
     """
@@ -263,6 +264,7 @@ class Session:
             self._indexer = Indexer(self.bundle.levels(), self.bundle.geometries(), self.bundle.policy())
         spatial = self._manifest.spatial()
         wanted = runtime.edit_inputs() | {f"active.{s.level}" for s in spatial}
+        watch.lap("load")
         indices = self._indexer.build(edited, only=wanted)
         watch.lap("index")
         fraction = planner.active_fraction(self._manifest.levels, indices.counts)

@@ -81,7 +81,9 @@ def _adopt_grid_constants(
             continue
         shape = (1,) * (rank - len(shapes[i])) + shapes[i]
         grid = [
-            axis for axis, dim in enumerate(model.dims) if any(a.kind in "YX" for a in dim) and shape[axis] > 1
+            axis
+            for axis, dim in enumerate(model.dims)
+            if any(a.kind in "YX" for a in dim) and shape[axis] > 1
         ]
         if not grid:
             continue

@@ -155,7 +155,9 @@ class Context:
     def tables(self, geometry: Geometry) -> tuple[ir.Value, ir.Value]:
         """halo int32 [Q] and table int32 [R, K] of a geometry."""
         halo = self.edit_input(f"halo.{geometry.id}", ir.DataType.INT32, [f"Q_{geometry.id}"])
-        table = self.edit_input(f"table.{geometry.id}", ir.DataType.INT32, [f"P_{geometry.target}", geometry.taps])
+        table = self.edit_input(
+            f"table.{geometry.id}", ir.DataType.INT32, [f"P_{geometry.target}", geometry.taps]
+        )
         return halo, table
 
     def tap_weights(self, geometry: Geometry) -> ir.Value:
@@ -343,7 +345,9 @@ class Context:
                 found = self.edit_input(value.name, value.dtype, list(value.shape))
             else:
                 node = value.producer()
-                outputs = self.edit.clone(node, [None if v is None else self.edit_value(v) for v in node.inputs])
+                outputs = self.edit.clone(
+                    node, [None if v is None else self.edit_value(v) for v in node.inputs]
+                )
                 for original, copy in zip(node.outputs, outputs, strict=True):
                     self._static[(original, None)] = copy
                 found = self._static[key]
@@ -393,17 +397,33 @@ class Context:
     # ---- weights ------------------------------------------------------------------------------------------------
 
     def weight(self, original: ir.Value, relayout: Relayout) -> ir.Value:
-        """The stored form of a constant weight as an initializer of the edit graph."""
+        """A weight in the layout of the rows GEMM: an initializer, or a cache where record computes the weight."""
+        if not is_constant(original):
+            require(isinstance(self.info[original], Static), "its weights follow from the edited pixels")
+            return self.static_form(original, Form(relayout.split, relayout.perm, None, relayout.stored))
         stored = self.store.stored(original, relayout)
         if stored is None:
             assert original.const_value is not None
             return self.edit.constant(relayout.apply(original.const_value.numpy()), relayout.name)
         return self.edit.initializer(*stored)
 
+    def parameter(self, value: ir.Value | None) -> ir.Value | None:
+        """A bias or the like in the edit graph, in its own shape."""
+        if value is None:
+            return None
+        require(isinstance(self.info[value], Static), "its bias follows from the edited pixels")
+        if not is_constant(value):
+            self.join(value)
+        return self.edit_value(value)
+
 
 def element_bytes(value: ir.Value) -> int:
     shape = static_shape(value)
-    return 0 if shape is None or value.dtype is None else int(np.prod(shape, dtype=np.int64)) * value.dtype.itemsize
+    return (
+        0
+        if shape is None or value.dtype is None
+        else int(np.prod(shape, dtype=np.int64)) * value.dtype.itemsize
+    )
 
 
 def require(condition: object, reason: str | Callable[[], str]) -> None:

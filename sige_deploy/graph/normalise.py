@@ -23,6 +23,7 @@ from onnx_ir.passes.common import (
 
 from sige_deploy.errors import ExportError
 from sige_deploy.graph.builder import Builder, attribute, is_constant, static_shape
+from sige_deploy.graph.einsum import expand_einsum
 from sige_deploy.ops import OPSET
 
 PASS_DOMAIN = "sige.pass"
@@ -73,8 +74,8 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
-def expand_norms(model: ir.Model) -> None:
-    """Replace Group-, Instance- and BatchNormalization, and LayerNormalization over the grid, by statistics and affine."""
+def expand_composites(model: ir.Model) -> None:
+    """Replace normalisations by statistics and an affine map (LayerNormalization: over a grid), Einsum by MatMul."""
     for node in list(model.graph):
         expand = EXPANSIONS.get(node.op_type)
         if expand is None or node.domain != "" or static_shape(node.outputs[0]) is None:
@@ -107,7 +108,13 @@ def _moments(b: Builder, x: ir.Value, axes: list[int]) -> tuple[ir.Value, ir.Val
 
 
 def _affine(
-    b: Builder, x: ir.Value, mean: ir.Value, variance: ir.Value, gamma: ir.Value | None, beta: ir.Value | None, eps: float
+    b: Builder,
+    x: ir.Value,
+    mean: ir.Value,
+    variance: ir.Value,
+    gamma: ir.Value | None,
+    beta: ir.Value | None,
+    eps: float,
 ) -> tuple[ir.Value, ir.Value]:
     """s and t; statistics, gamma and beta broadcast against each other."""
     epsilon = b.constant(np.asarray(eps, x.dtype.numpy()))  # type: ignore[union-attr]
@@ -181,6 +188,7 @@ EXPANSIONS: dict[str, Callable[[ir.Node, Builder], ir.Value | None]] = {
     "InstanceNormalization": _group_norm,
     "BatchNormalization": _batch_norm,
     "LayerNormalization": _layer_norm,
+    "Einsum": expand_einsum,
 }
 
 

@@ -2,7 +2,8 @@
 
 Nodes are visited once, in order. A node whose inputs are all static belongs to record alone; otherwise the rule of its op
 writes rows into edit, or refuses. What is refused becomes a dense island: its inputs are scattered over their bases, the
-op runs whole, and its consumers stay whole until one meets rows again in an elementwise op or a concatenation.
+op runs whole, and its result is gathered back into rows. Only behind ops that move pixels about the grid do consumers stay
+whole, until one meets rows again in an elementwise op or a concatenation.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import onnx_ir as ir
 
 from sige_deploy.config import SparseConfig
 from sige_deploy.errors import ExportError
+from sige_deploy.graph.align import adopt
 from sige_deploy.graph.builder import is_constant, static_shape
 from sige_deploy.graph.context import (
     Context,
@@ -26,9 +28,17 @@ from sige_deploy.graph.context import (
     View,
     element_bytes,
 )
-from sige_deploy.graph.layout import image_layout
+from sige_deploy.graph.layout import Layout, image_layout
 from sige_deploy.graph.normalise import PASS_DOMAIN
 from sige_deploy.graph.rules import load_rules
+
+
+#: Ops whose result at a pixel comes from elsewhere on the grid: the mask does not follow them, so what comes after stays
+#: whole until an elementwise op meets rows again.
+MOVES_PIXELS = frozenset(
+    "AffineGrid Concat DeformConv Gather GatherElements GatherND GridSample Resize ReverseSequence ScatterElements "
+    "ScatterND Slice Transpose".split()
+)
 
 
 @dataclass(frozen=True)
@@ -47,9 +57,7 @@ class Translation:
     pinned: dict[str, str]  # input -> the node through which it reaches every pixel
 
 
-def translate(
-    model: ir.Model, spatial: Sequence[str], config: SparseConfig
-) -> Translation:
+def translate(model: ir.Model, spatial: Sequence[str], config: SparseConfig) -> Translation:
     """Run the pass twice: once to learn which inputs reach every pixel, once with the others free to change."""
     others = [v.name or "" for v in model.graph.inputs if v.name not in spatial]
     first = _run(model, spatial, config, frozenset())
@@ -99,7 +107,9 @@ def _run(model: ir.Model, spatial: Sequence[str], config: SparseConfig, free: fr
         level = ctx.add_input_level(shape[-2], shape[-1])
         layout = image_layout(shape)
         rows = ctx.edit_input(
-            f"rows.{name}", inputs[name].dtype, [ctx.batch, f"P_{level}", layout.channels]  # type: ignore[arg-type]
+            f"rows.{name}",
+            inputs[name].dtype,
+            [ctx.batch, f"P_{level}", layout.channels],  # type: ignore[arg-type]
         )
         ctx.set_spatial(inputs[name], level, layout, rows)
     rules = load_rules()
@@ -133,6 +143,31 @@ def _island(node: ir.Node, ctx: Context, reason: str) -> None:
     island = Island(node.name or node.op_type, node.op_type, reason, sum(element_bytes(v) for v in values))
     ctx.islands.append(island)
     _whole(node, ctx)
+    if node.op_type not in MOVES_PIXELS:
+        for output in node.outputs:
+            _regather(node, ctx, output)
+
+
+def _regather(node: ir.Node, ctx: Context, output: ir.Value) -> None:
+    """Go back to rows behind an island whose output lies on the grid of one of its inputs, or of a known level."""
+    shape = static_shape(output)
+    inputs = [ctx.info[v] for v in node.inputs if v is not None]
+    for source in (i for i in inputs if isinstance(i, Spatial)):
+        layout, level = source.layout, source.level
+        if shape is None or len(shape) != len(layout.dims):
+            continue
+        if shape != layout.shape:
+            level = f"{shape[-2]}x{shape[-1]}"
+            is_image = len(shape) == 4 and not any(layout.is_channels(a) for a in (2, 3))
+            if not is_image or shape[0] != layout.shape[0] or level not in ctx.levels:
+                continue
+            layout = Layout((layout.dims[0], *image_layout(shape[1:]).dims), ())
+        try:
+            adopted = adopt(ctx, output, shape, layout, level)
+        except Refusal:
+            continue
+        ctx.set_spatial(output, adopted.level, adopted.layout, adopted.rows)
+        return
 
 
 def _whole(node: ir.Node, ctx: Context) -> None:

@@ -47,7 +47,11 @@ def conv_transpose_weight(name: str, shape: tuple[int, ...], group: int) -> Rela
     cin, out, *kernel = shape
     taps = int(np.prod(kernel))
     return Relayout(
-        f"{name}.taps", shape, (group, cin // group, out, taps), (3, 1, 0, 2), (taps, cin // group, group * out)
+        f"{name}.taps",
+        shape,
+        (group, cin // group, out, taps),
+        (3, 1, 0, 2),
+        (taps, cin // group, group * out),
     )
 
 

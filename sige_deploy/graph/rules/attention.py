@@ -28,7 +28,9 @@ def attention(node: ir.Node, ctx: Context) -> None:
     query, key, value = node.inputs[:3]
     assert query is not None and key is not None and value is not None
     require(len(node.outputs) == 1 and not any(node.inputs[3:]), "it has a mask, a past or further outputs")
-    require(not attribute(node, "is_causal", 0) and not attribute(node, "softcap", 0.0), "it is causal or capped")
+    require(
+        not attribute(node, "is_causal", 0) and not attribute(node, "softcap", 0.0), "it is causal or capped"
+    )
     require(isinstance(ctx.info[query], (Spatial, View)), "its queries are not pixels")
     q = ctx.in_reading_order(ctx.spatial(query))
     rank = len(q.layout.dims)
@@ -58,7 +60,9 @@ def attention(node: ir.Node, ctx: Context) -> None:
     else:
         k, v = (_whole(ctx, x, rank, heads.kv) for x in (key, value))
         rows = ctx.edit.op(
-            "Attention", [q.rows, k, v], {"q_num_heads": heads.q, "kv_num_heads": heads.kv, "scale": float(scale)}
+            "Attention",
+            [q.rows, k, v],
+            {"q_num_heads": heads.q, "kv_num_heads": heads.kv, "scale": float(scale)},
         )
     per_head = Layout(q.layout.dims, q.layout.order)
     if out_channels == q.layout.channels:
@@ -84,7 +88,9 @@ def _tokens_last(ctx: Context, x: Spatial, q: Spatial) -> Spatial:
     """Keys and values have the queries' axes: [N, h, S, d] or [N, S, h*d]."""
     require(len(x.layout.dims) == len(q.layout.dims), "its operands have different ranks")
     axis = 2 if len(q.layout.dims) == 4 else 1
-    require(all(a.kind in "YX" for a in x.layout.dims[axis]) and x.layout.dims[axis], "its keys are not pixels")
+    require(
+        all(a.kind in "YX" for a in x.layout.dims[axis]) and x.layout.dims[axis], "its keys are not pixels"
+    )
     return x
 
 

@@ -80,14 +80,18 @@ def split(node: ir.Node, ctx: Context) -> None:
 @rule("Slice")
 def slice_(node: ir.Node, ctx: Context) -> None:
     """Along channels a slice of the rows; along the grid a crop or a stride."""
-    require(all(is_constant(v) for v in node.inputs[1:] if v is not None), "its bounds are computed at run time")
+    require(
+        all(is_constant(v) for v in node.inputs[1:] if v is not None), "its bounds are computed at run time"
+    )
     value, output = node.inputs[0], node.outputs[0]
     assert value is not None
     shape, target = static_shape(value), static_shape(output)
     assert shape is not None and target is not None
     starts, ends, axes, steps = _slice_bounds(node, shape)
     grid_axes = [a for a in axes if target[a] != shape[a] or steps[axes.index(a)] < 0]
-    layout = ctx.info[value].layout if isinstance(ctx.info[value], (Spatial, View)) else ctx.spatial(value).layout
+    layout = (
+        ctx.info[value].layout if isinstance(ctx.info[value], (Spatial, View)) else ctx.spatial(value).layout
+    )
     if not grid_axes:
         ctx.info[output] = _renamed(ctx, value, output)
     elif all(layout.is_channels(a) for a in grid_axes):
@@ -116,7 +120,9 @@ def slice_(node: ir.Node, ctx: Context) -> None:
             taps.append(read.through(crop(read.grid[k], start, target[a], step), k))
         dims = (*read.source.layout.dims[:2], (Atom("Y", target[2]),), (Atom("X", target[3]),))
         view = read.view.pad_value if read.view is not None else 0.0
-        ctx.info[output] = View(output, read.source, Layout(dims, read.source.layout.order), taps[0], taps[1], view)
+        ctx.info[output] = View(
+            output, read.source, Layout(dims, read.source.layout.order), taps[0], taps[1], view
+        )
 
 
 def _slice_bounds(node: ir.Node, shape: tuple[int, ...]) -> tuple[list[int], list[int], list[int], list[int]]:
@@ -176,9 +182,7 @@ def gather(node: ir.Node, ctx: Context) -> None:
 def concat(node: ir.Node, ctx: Context) -> None:
     """Concatenation of channels; operands that are not spatial get rows first."""
     values = [v for v in node.inputs if v is not None]
-    spatial = {
-        i: ctx.spatial(v) for i, v in enumerate(values) if isinstance(ctx.info[v], (Spatial, View))
-    }
+    spatial = {i: ctx.spatial(v) for i, v in enumerate(values) if isinstance(ctx.info[v], (Spatial, View))}
     first = next(iter(spatial.values()))
     axis = attribute(node, "axis") % len(first.layout.dims)
     require(len({s.level for s in spatial.values()}) == 1, "it joins different levels")
@@ -189,7 +193,9 @@ def concat(node: ir.Node, ctx: Context) -> None:
             spatial[i] = _adopted(ctx, value, first, axis)
     before, after = _others(first, axis)
     parts, total = [], 0
-    simple = all(len([d for d in s.layout.order if d not in s.layout.dims[axis]]) == 0 for s in spatial.values())
+    simple = all(
+        len([d for d in s.layout.order if d not in s.layout.dims[axis]]) == 0 for s in spatial.values()
+    )
     for i in range(len(values)):
         s = spatial[i]
         total += s.layout.shape[axis]
@@ -205,7 +211,9 @@ def concat(node: ir.Node, ctx: Context) -> None:
         parts.append(packed.value)
     rows = ctx.edit.op("Concat", parts, {"axis": 2 if simple else 3})
     atom = (Atom("C", total),) if total > 1 else ()
-    layout = Layout((*first.layout.dims[:axis], atom, *first.layout.dims[axis + 1 :]), (*before, *atom, *after))
+    layout = Layout(
+        (*first.layout.dims[:axis], atom, *first.layout.dims[axis + 1 :]), (*before, *atom, *after)
+    )
     if not simple:
         rows = ctx.edit.reshape(rows, [0, 0, layout.channels])
     ctx.set_spatial(node.outputs[0], first.level, layout, rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from sige_deploy.geometry import window
-from sige_deploy.graph.builder import attribute, is_constant, static_shape
+from sige_deploy.graph.builder import attribute, static_shape
 from sige_deploy.graph.context import Context, require
 from sige_deploy.graph.layout import Atom, Layout
 from sige_deploy.graph.rules import rule
@@ -20,8 +20,8 @@ def conv(node: ir.Node, ctx: Context) -> None:
     value, weight = node.inputs[0], node.inputs[1]
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     assert value is not None and weight is not None and weight.name is not None
-    require(is_constant(weight) and (bias is None or is_constant(bias)), "its weights are computed at run time")
     shape = static_shape(weight)
+    require(shape is not None, "its weights have no static shape")
     assert shape is not None
     if len(shape) == 3:
         _on_tokens(node, ctx, value, weight, bias, shape)
@@ -31,7 +31,7 @@ def conv(node: ir.Node, ctx: Context) -> None:
     w = read_window(node, tuple(shape[2:]), read.grid, out)
     group = attribute(node, "group", 1)
     stored = ctx.weight(weight, conv_weight(weight.name, shape))
-    edit_bias = None if bias is None else ctx.edit_value(bias)
+    edit_bias = ctx.parameter(bias)
     identity = w.kernel == (1, 1) and w.strides == (1, 1) and w.pads == ((0, 0), (0, 0))
     if identity and group == 1 and read.view is None:
         level = read.source.level
@@ -59,7 +59,12 @@ def _linear(
 
 
 def _on_tokens(
-    node: ir.Node, ctx: Context, value: ir.Value, weight: ir.Value, bias: ir.Value | None, shape: tuple[int, ...]
+    node: ir.Node,
+    ctx: Context,
+    value: ir.Value,
+    weight: ir.Value,
+    bias: ir.Value | None,
+    shape: tuple[int, ...],
 ) -> None:
     """A 1-D convolution of kernel 1 over a flattened grid [N, C, H*W]."""
     source = ctx.spatial(value)
@@ -70,7 +75,7 @@ def _on_tokens(
     source = ctx.in_reading_order(source)
     assert weight.name is not None
     stored = ctx.weight(weight, conv_weight(weight.name, shape))
-    rows = _linear(ctx, source.rows, stored, shape, None if bias is None else ctx.edit_value(bias))
+    rows = _linear(ctx, source.rows, stored, shape, ctx.parameter(bias))
     c = (Atom("C", shape[0]),) if shape[0] > 1 else ()
     ctx.count_macs(source.level, ctx.batch * layout.grid[0] * layout.grid[1] * shape[0] * shape[1])
     ctx.set_spatial(node.outputs[0], source.level, Layout((layout.dims[0], c, layout.dims[2]), c), rows)

@@ -39,7 +39,12 @@ def space_to_depth_node(node: ir.Node, ctx: Context) -> None:
 
 
 def depth_to_space(
-    ctx: Context, source: Spatial, block: int, batch: tuple[Atom, ...], rest: tuple[Atom, ...], output: ir.Value
+    ctx: Context,
+    source: Spatial,
+    block: int,
+    batch: tuple[Atom, ...],
+    rest: tuple[Atom, ...],
+    output: ir.Value,
 ) -> None:
     """Enlarge the grid by ``block``; the source's channel order is (phase y, phase x, rest)."""
     level = ctx.levels[source.level]
@@ -49,7 +54,9 @@ def depth_to_space(
     ctx.set_spatial(output, geometry.target, Layout((batch, rest, *grid), rest), rows)
 
 
-def space_to_depth(ctx: Context, source: Spatial, block: int, output: ir.Value, *, channels_first: bool) -> None:
+def space_to_depth(
+    ctx: Context, source: Spatial, block: int, output: ir.Value, *, channels_first: bool
+) -> None:
     """Shrink the grid by ``block``; the block's pixels become channels, before or after the own channels."""
     require(len(source.layout.dims) == 4 and source.layout.is_channels(1), "its input is not [N, C, H, W]")
     source = ctx.in_reading_order(source)

@@ -63,7 +63,10 @@ def _unfold(ctx: Context, folded: Folded, output: ir.Value, shape: tuple[int, ..
     """[N, C, H/b, b, W/b, b] -> (0, 1, 3, 5, 2, 4) -> [N, C*b*b, H/b, W/b] is SpaceToDepth with channels slowest."""
     source = folded.source
     dims = source.layout.dims
-    require(len(dims) == 4 and len(folded.shape) == 6 and len(shape) == 4, "the reshape cuts through the pixel grid")
+    require(
+        len(dims) == 4 and len(folded.shape) == 6 and len(shape) == 4,
+        "the reshape cuts through the pixel grid",
+    )
     n, c, h, b, w, b2 = folded.shape
     channels, blocks = (0, 1, 3, 5, 2, 4), (0, 3, 5, 1, 2, 4)
     plain = source.layout.shape == (n, c, h * b, w * b2) and b == b2 and shape == (n, c * b * b, h, w)
@@ -75,7 +78,9 @@ def _shuffle(ctx: Context, source: Spatial, layout: Layout, output: ir.Value) ->
     """An axis (Y, r): the grid grows by r, the phase comes from the channels."""
     ydim, xdim = layout.dims[2], layout.dims[3]
     kinds = [[a.kind for a in dim] for dim in (ydim, xdim)]
-    require(kinds == [["Y", "C"], ["X", "C"]] and layout.is_channels(1), "it merges channels into the pixel grid")
+    require(
+        kinds == [["Y", "C"], ["X", "C"]] and layout.is_channels(1), "it merges channels into the pixel grid"
+    )
     ry, rx = ydim[1], xdim[1]
     require(ry.size == rx.size, "it enlarges the grid unevenly")
     require(set(layout.order) == set(source.layout.order), "it regroups channels while it enlarges the grid")

@@ -57,7 +57,11 @@ def gemm(node: ir.Node, ctx: Context) -> None:
     """alpha * A B + beta * C on flattened tokens [N*S, c]."""
     value, weight = node.inputs[0], node.inputs[1]
     assert value is not None and weight is not None
-    plain = all(node.attributes[k].value == d for k, d in (("alpha", 1.0), ("beta", 1.0), ("transA", 0)) if k in node.attributes)
+    plain = all(
+        node.attributes[k].value == d
+        for k, d in (("alpha", 1.0), ("beta", 1.0), ("transA", 0))
+        if k in node.attributes
+    )
     require(plain, "it scales or transposes its operands")
     source = _spatial(ctx, value)
     require(source is not None and source.layout.is_channels(-1), "its first operand is not a row per pixel")
@@ -69,7 +73,13 @@ def gemm(node: ir.Node, ctx: Context) -> None:
 
 
 def linear(
-    ctx: Context, output: ir.Value, source: Spatial, weight: ir.Value, *, transposed: bool, bias: ir.Value | None = None
+    ctx: Context,
+    output: ir.Value,
+    source: Spatial,
+    weight: ir.Value,
+    *,
+    transposed: bool,
+    bias: ir.Value | None = None,
 ) -> None:
     """rows x W (or x W^T) along the contracted axis: the last, or, for matrix x tokens, the one before."""
     shape = static_shape(output)
@@ -88,7 +98,7 @@ def linear(
         matrix = ctx.edit.transpose(matrix, [1, 0])
     rows = ctx.edit.op("MatMul", [trailing(ctx, source, kept, mine), matrix], dtype=output.dtype)
     if bias is not None:
-        rows = ctx.edit.op("Add", [rows, ctx.edit_value(bias)])
+        rows = ctx.edit.op("Add", [rows, ctx.parameter(bias)])
     atoms = (Atom("C", shape[axis]),) if shape[axis] > 1 else ()
     if kept:
         rows = ctx.edit.reshape(rows, [0, 0, size_of(kept) * shape[axis]])
@@ -111,7 +121,10 @@ def _batched(ctx: Context, output: ir.Value, rows_of: Spatial, other: ir.Value, 
     layout, shape = rows_of.layout, static_shape(output)
     assert shape is not None
     contracted, grid = (-2, -1) if mirrored else (-1, -2)
-    require(layout.has_space(grid) and not any(a.kind == "C" for a in layout.dims[grid]), "it mixes grid and channels")
+    require(
+        layout.has_space(grid) and not any(a.kind == "C" for a in layout.dims[grid]),
+        "it mixes grid and channels",
+    )
     batch = [a for dim in layout.dims[:-2] for a in dim]
     require(all(a.kind in "NC" for a in batch), "its batch axes hold the pixel grid")
     heads = tuple(a for a in batch if a.kind == "C")
@@ -136,7 +149,13 @@ def _batched(ctx: Context, output: ir.Value, rows_of: Spatial, other: ir.Value, 
 
 
 def _whole(
-    ctx: Context, other: ir.Value, layout: Layout, batch: list[Atom], heads: tuple[Atom, ...], *, mirrored: bool
+    ctx: Context,
+    other: ir.Value,
+    layout: Layout,
+    batch: list[Atom],
+    heads: tuple[Atom, ...],
+    *,
+    mirrored: bool,
 ) -> ir.Value:
     """The other operand as [N or 1, h, c, d] ([N or 1, c, d] for one head), transposed when mirrored."""
     shape = static_shape(other)

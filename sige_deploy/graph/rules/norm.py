@@ -41,7 +41,9 @@ def layer_norm(node: ir.Node, ctx: Context) -> None:
             inputs.append(ctx.edit_value(parameter))
         else:
             assert parameter.const_value is not None
-            inputs.append(ctx.edit.constant(parameter.const_value.numpy().reshape(-1), parameter.name or "norm"))
+            inputs.append(
+                ctx.edit.constant(parameter.const_value.numpy().reshape(-1), parameter.name or "norm")
+            )
     rows = ctx.edit.op(node.op_type, inputs, {**node.attributes, "axis": -1})
     _finish(node, ctx, source, kept, mine, rows)
 
@@ -52,7 +54,12 @@ def _parts(source: Spatial, start: int, stop: int) -> tuple[tuple[Atom, ...], tu
 
 
 def _finish(
-    node: ir.Node, ctx: Context, source: Spatial, kept: tuple[Atom, ...], mine: tuple[Atom, ...], rows: ir.Value
+    node: ir.Node,
+    ctx: Context,
+    source: Spatial,
+    kept: tuple[Atom, ...],
+    mine: tuple[Atom, ...],
+    rows: ir.Value,
 ) -> None:
     if kept:
         rows = ctx.edit.reshape(rows, [0, 0, size_of(kept) * size_of(mine)])

@@ -31,7 +31,9 @@ def pad(node: ir.Node, ctx: Context) -> None:
     read = read_image(ctx, value, padding=padded)
     y, x = (read.through(pad_taps(read.grid[a], *amounts[2 + a], mode), a) for a in range(2))
     require((y.n_out, x.n_out) == output_grid(node), "its output size does not follow from its pads")
-    layout = Layout((*read.source.layout.dims[:2], (Atom("Y", y.n_out),), (Atom("X", x.n_out),)), read.source.layout.order)
+    layout = Layout(
+        (*read.source.layout.dims[:2], (Atom("Y", y.n_out),), (Atom("X", x.n_out),)), read.source.layout.order
+    )
     ctx.info[output] = View(output, read.source, layout, y, x, padded)
 
 
@@ -46,5 +48,3 @@ def _full(pads: list[int], axes: list[int], rank: int) -> list[tuple[int, int]]:
     for i, axis in enumerate(axes):
         result[axis % rank] = (pads[i], pads[i + len(axes)])
     return result
-
-

@@ -24,9 +24,7 @@ NARY = (
 def elementwise(node: ir.Node, ctx: Context) -> None:
     """f(x, y, ...) per element."""
     aligned = align(ctx, node.inputs)
-    result = ctx.edit.op(
-        node.op_type, aligned.operands, dict(node.attributes), dtype=node.outputs[0].dtype
-    )
+    result = ctx.edit.op(node.op_type, aligned.operands, dict(node.attributes), dtype=node.outputs[0].dtype)
     output = node.outputs[0]
     require(static_shape(output) == aligned.layout.shape, "its result broadcasts beyond the grid")
     ctx.set_spatial(output, aligned.level, aligned.layout, aligned.finish(ctx, result))

@@ -110,5 +110,3 @@ def arg_reduce(node: ir.Node, ctx: Context) -> None:
     dims = list(source.layout.dims)
     dims[axis : axis + 1] = [()] if attribute(node, "keepdims", 1) else []
     ctx.set_spatial(node.outputs[0], source.level, Layout(tuple(dims), kept), rows)
-
-

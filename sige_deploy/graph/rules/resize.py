@@ -68,7 +68,9 @@ def weighted_gather(ctx: Context, source: Spatial, geometry: Geometry) -> ir.Val
 
 
 @functools.lru_cache(maxsize=256)
-def _axis_taps(n_in: int, n_out: int, scale: float | None, settings: tuple[tuple[str, object], ...]) -> AxisTaps:
+def _axis_taps(
+    n_in: int, n_out: int, scale: float | None, settings: tuple[tuple[str, object], ...]
+) -> AxisTaps:
     """Taps of one axis; unweighted when every output copies one input."""
     matrix = _response(n_in, n_out, scale, dict(settings))
     used = np.abs(matrix) > 0

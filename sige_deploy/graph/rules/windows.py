@@ -22,7 +22,9 @@ class Window:
     pads: tuple[tuple[int, int], tuple[int, int]]
 
 
-def read_window(node: ir.Node, kernel: tuple[int, ...], grid: tuple[int, int], out: tuple[int, int]) -> Window:
+def read_window(
+    node: ir.Node, kernel: tuple[int, ...], grid: tuple[int, int], out: tuple[int, int]
+) -> Window:
     """Kernel, strides, dilations and pads of a node; ``grid``, ``out``: its input's and output's (H, W)."""
     require(len(kernel) == 2, f"its kernel has {len(kernel)} axes, not 2")
     strides = attribute(node, "strides", [1, 1])
