@@ -66,6 +66,8 @@ class Indexer:
         _check(self.levels, self.geometries)
         self._codes = {id_: _CodeMap(self.levels[id_]) for id_ in {g.source for g in geometries}}
         self._readers = {id_: _Reader(geometry) for id_, geometry in self.geometries.items()}
+        # Kept between builds: freshly mapped memory would cost more than the arithmetic done in it.
+        self._scratch = np.empty((2, max([_CHUNK, *(g.taps for g in geometries)])), np.intp)
         self._lock = threading.Lock()
 
     def build(self, masks: Sequence[np.ndarray], only: Set[str] | None = None) -> EditIndices:
@@ -105,7 +107,7 @@ class Indexer:
                     if codes not in filled:
                         filled.append(codes)
                         codes.fill(source)
-                    table, halo = reader.table(codes.values, source.padded.size, target)
+                    table, halo = reader.table(codes.values, source.padded.size, target, self._scratch)
                     feeds[f"table.{id_}"], feeds[f"halo.{id_}"] = table, halo
                 if reader.weighted and (only is None or f"weights.{id_}" in only):
                     feeds[f"weights.{id_}"] = reader.weights(target)
@@ -165,15 +167,16 @@ class _Reader:
         self._rows = (_padding_as(geometry.y, height) * self._stride).repeat(geometry.x.k, axis=1)
         self._columns = np.tile(_padding_as(geometry.x, width), (1, geometry.y.k))
 
-    def table(self, codes: np.ndarray, base: int, target: _Active) -> tuple[np.ndarray, np.ndarray]:
+    def table(
+        self, codes: np.ndarray, base: int, target: _Active, scratch: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """(table [R, K], halo [Q]), both int32. codes: the source's code map; base: its padded count P."""
         total, step = target.y.size, max(_CHUNK // self.taps, 1)
         table = np.empty((total, self.taps), np.int32)
-        position, columns = np.empty((2, min(step, total), self.taps), np.intp)
         missing, reads = [np.zeros(0, np.intp)], [np.zeros(0, np.intp)]  # halo entries and what they read
         for start in range(0, total, step):
             entries = table[start : start + step]
-            at, across = position[: len(entries)], columns[: len(entries)]
+            at, across = (buffer[: entries.size].reshape(entries.shape) for buffer in scratch)
             # Every index is in range; "clip" only spares the buffering that "raise" needs.
             self._rows.take(target.y[start : start + step], axis=0, out=at, mode="clip")
             self._columns.take(target.x[start : start + step], axis=0, out=across, mode="clip")

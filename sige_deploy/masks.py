@@ -14,7 +14,7 @@ from sige_deploy.errors import InputError
 from sige_deploy.geometry import Geometry, Level
 
 MARGIN = 0.001  # what resample_mask leaves between the largest mean and the threshold
-_BAND = 1 << 17  # values compared at once
+_BAND = 1 << 16  # values compared at once
 
 Box = tuple[slice, slice]
 
