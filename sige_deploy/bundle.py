@@ -16,28 +16,8 @@ from pydantic import ValidationError
 from sige_deploy import files
 from sige_deploy.errors import BundleError
 from sige_deploy.geometry import Geometry, Level, geometries_from_tensors
-from sige_deploy.manifest import (
-    OP_SET_VERSION,
-    SCHEMA_VERSION,
-    CacheSpec,
-    FileSpec,
-    GeometrySpec,
-    InputSpec,
-    IslandSpec,
-    LevelSpec,
-    Manifest,
-    OutputSpec,
-    PlannerSpec,
-    PolicySpec,
-    RefusalSpec,
-)
+from sige_deploy.manifest import OP_SET_VERSION, SCHEMA_VERSION, FileSpec, Manifest, PlannerSpec
 from sige_deploy.masks import MaskPolicy
-
-__all__ = [
-    "Bundle", "BundleWriter", "open_bundle", "write_bundle",
-    "Manifest", "InputSpec", "OutputSpec", "LevelSpec", "GeometrySpec", "CacheSpec", "PolicySpec",
-    "PlannerSpec", "IslandSpec", "RefusalSpec", "FileSpec",
-]  # fmt: skip
 
 MANIFEST = "manifest.json"
 GEOMETRY = "geometry.safetensors"

@@ -13,7 +13,8 @@ import pytest
 import tiny
 
 from sige_deploy import files
-from sige_deploy.bundle import REQUIRED, BundleError, Manifest, open_bundle, write_bundle
+from sige_deploy.bundle import REQUIRED, open_bundle, write_bundle
+from sige_deploy.errors import BundleError
 
 
 def edit_manifest(path: Path, **changes: Any) -> None:
@@ -238,7 +239,7 @@ def test_a_folder_without_permission_is_one_sentence(tmp_path: Path, monkeypatch
 
 
 def test_an_unfinished_bundle_is_refused(tmp_path: Path, tiny_path: Path) -> None:
-    manifest: Manifest = open_bundle(tiny_path).manifest
+    manifest = open_bundle(tiny_path).manifest
     missing = r"'record\.onnx' was not written"
     with pytest.raises(BundleError, match=missing), write_bundle(tmp_path / "half") as writer:
         writer.finish(manifest)

@@ -17,8 +17,9 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
 from sige_deploy import ops
-from sige_deploy.bundle import (
-    Bundle,
+from sige_deploy.bundle import Bundle, write_bundle
+from sige_deploy.geometry import Geometry, geometries_to_tensors, window
+from sige_deploy.manifest import (
     CacheSpec,
     GeometrySpec,
     InputSpec,
@@ -26,9 +27,7 @@ from sige_deploy.bundle import (
     Manifest,
     OutputSpec,
     PlannerSpec,
-    write_bundle,
 )
-from sige_deploy.geometry import Geometry, geometries_to_tensors, window
 from sige_deploy.masks import dilate
 
 B, C, H, W, OUT = 2, 3, 16, 24, 4

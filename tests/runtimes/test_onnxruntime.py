@@ -1,0 +1,70 @@
+"""ONNX Runtime writes records into our arrays and reads caches where they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+
+from sige_deploy.bundle import open_bundle
+from sige_deploy.runtimes.base import Runtime
+from sige_deploy.runtimes.onnxruntime import OnnxRuntime
+
+
+@pytest.fixture
+def runtime(tiny_path: Path) -> OnnxRuntime:
+    return OnnxRuntime(open_bundle(tiny_path), "cpu", threads=1)
+
+
+def test_it_offers_what_a_session_needs(runtime: Runtime) -> None:
+    assert runtime.name == "onnxruntime cpu"
+    assert runtime.edit_inputs() == {
+        "rows.image", "offset", "base.h", "static.gain", "halo.conv3", "table.conv3",
+    }  # fmt: skip
+
+
+def test_record_fills_arrays_of_the_manifests_shapes(runtime: OnnxRuntime) -> None:
+    inputs = tiny.inputs()
+    outputs, caches = runtime.record(inputs)
+    np.testing.assert_allclose(outputs["y"], tiny.dense(**inputs), rtol=1e-5, atol=2e-5)
+    h = (inputs["image"] * inputs["gain"]).transpose(0, 2, 3, 1).reshape(2, -1, 3)
+    np.testing.assert_array_equal(caches["base.h"], h)
+    np.testing.assert_array_equal(caches["static.gain"], np.full((1, 1, 3), 1.5))
+    assert all(array.flags.owndata and array.flags.writeable for array in caches.values())
+
+
+def test_dense_is_record_without_caches(runtime: OnnxRuntime) -> None:
+    inputs = tiny.inputs()
+    np.testing.assert_array_equal(runtime.dense(inputs)["y"], runtime.record(inputs)[0]["y"])
+
+
+def test_bound_arrays_are_used_in_place(runtime: OnnxRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a run the engine's outputs lie at our addresses: nothing was copied."""
+    session, seen = runtime._session("record.onnx"), {}
+
+    class Spy:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(session, name)
+
+        def run_with_iobinding(self, binding: Any, options: Any) -> None:
+            session.run_with_iobinding(binding, options)
+            names = [node.name for node in session.get_outputs()]
+            seen.update(zip(names, (value.data_ptr() for value in binding.get_outputs())))
+
+    monkeypatch.setitem(runtime._sessions, "record.onnx", Spy())
+    outputs, caches = runtime.record(tiny.inputs())
+    assert seen == {name: array.ctypes.data for name, array in {**outputs, **caches}.items()}
+
+
+def test_an_edit_of_no_rows_runs(runtime: OnnxRuntime) -> None:
+    inputs = tiny.inputs()
+    _, caches = runtime.record(inputs)
+    feeds = {
+        "rows.image": np.empty((2, 0, 3), np.float32), "offset": inputs["offset"],
+        "halo.conv3": np.empty(0, np.int32), "table.conv3": np.empty((0, 9), np.int32),
+    }  # fmt: skip
+    results = runtime.edit(feeds, caches, ["rows.y", "rows.h"])
+    assert set(results) == {"rows.y", "rows.h"} and results["rows.y"].shape == (2, 0, 4)
