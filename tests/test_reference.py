@@ -21,8 +21,10 @@ def reference_of(name: str) -> Reference:
 
 
 def sizes_of(entry: Entry) -> list[Size]:
-    """Every (H, W) that a 4-D value of the entry's network has: more levels than there are do no harm."""
-    sizes: set[Size] = {tuple(shape[-2:]) for name, shape in entry.inputs.items() if name in entry.spatial}  # type: ignore
+    """Every (H, W) that the entry's network may have: more levels than there are do no harm."""
+    sizes: set[Size] = set()
+    for height, width in (entry.inputs[name][-2:] for name in entry.spatial):
+        sizes |= {(height, width), (height // 2, width // 2)}
     for node in reference_of(entry.name).nodes:
         value = node.meta.get("val")
         if isinstance(value, Tensor) and node.op == "call_function" and _is_spatial_op(str(node.target)):
