@@ -183,20 +183,23 @@ def _unequal(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     band = max(_BAND // max(len(a) * width, 1), 1)
     for start in range(0, height, band):
         rows = slice(start, start + band)
-        np.any(a[:, rows] != b[:, rows], axis=0, out=mask[rows])
+        np.logical_or.reduce(a[:, rows] != b[:, rows], axis=0, out=mask[rows])
     return mask
 
 
 def _box(mask: np.ndarray, margin: int = 0) -> Box | None:
     """Bounding box, grown by a margin and clipped; None if the mask is empty."""
-    height, width = mask.shape
-    rows = np.flatnonzero(mask.any(axis=1))
-    if not rows.size:
+    rows = np.logical_or.reduce(mask, axis=1)
+    top, height = int(rows.argmax()), len(rows)
+    if not rows[top]:
         return None
-    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
+    bottom = height - int(rows[::-1].argmax())
+    columns = np.logical_or.reduce(mask[top:bottom], axis=0)
+    left, width = int(columns.argmax()), len(columns)
+    right = width - int(columns[::-1].argmax())
     return (
-        slice(max(int(rows[0]) - margin, 0), min(int(rows[-1]) + 1 + margin, height)),
-        slice(max(int(columns[0]) - margin, 0), min(int(columns[-1]) + 1 + margin, width)),
+        slice(max(top - margin, 0), min(bottom + margin, height)),
+        slice(max(left - margin, 0), min(right + margin, width)),
     )
 
 
