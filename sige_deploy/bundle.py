@@ -21,7 +21,7 @@ from sige_deploy.masks import MaskPolicy
 
 MANIFEST = "manifest.json"
 GEOMETRY = "geometry.safetensors"
-REQUIRED = ("record.onnx", "edit.onnx", "dense.onnx", "weights.safetensors", GEOMETRY)
+REQUIRED = ("record.onnx", "edit.onnx", "edit_inlined.onnx", "dense.onnx", "weights.safetensors", GEOMETRY)
 MANIFEST_LIMIT = 64 << 20  # bytes
 
 
@@ -31,6 +31,7 @@ class Bundle:
     def __init__(self, root: Path, manifest: Manifest) -> None:
         self.root = root
         self.manifest = manifest
+        self._stamps = self._stamp_files()
 
     def __repr__(self) -> str:
         return f"Bundle({str(self.root)!r}, name={self.manifest.name!r})"
@@ -41,10 +42,24 @@ class Bundle:
         return self.manifest.bundle_id
 
     def path(self, name: str) -> Path:
-        """Path of one of the bundle's files; raises BundleError if the manifest does not list it."""
+        """Path of one of the bundle's files. Raises BundleError if the manifest does not list it, or if any
+        file was replaced since the bundle was opened: graphs and weights must be of one export."""
         if name not in self.manifest.files:
             raise BundleError(f"bundle '{self.root}' holds no file '{name}'; export it anew.")
+        if self._stamp_files() != self._stamps:
+            raise BundleError(f"bundle '{self.root}' changed since it was opened; open it again.")
         return self.root / name
+
+    def _stamp_files(self) -> dict[str, tuple[int, int, int] | None]:
+        """Inode, modification time and size of each file; None if there is none."""
+        stamps: dict[str, tuple[int, int, int] | None] = {}
+        for name in self.manifest.files:
+            try:
+                status = os.stat(self.root / name)
+                stamps[name] = status.st_ino, status.st_mtime_ns, status.st_size
+            except OSError:
+                stamps[name] = None
+        return stamps
 
     def levels(self) -> list[Level]:
         """The spatial levels, in the manifest's order."""
@@ -107,9 +122,10 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
             raise BundleError(
                 f"the manifest of bundle '{root}' does not list '{name}'; export the bundle anew."
             )
+    bundle = Bundle(root, manifest)
     for name, spec in manifest.files.items():
         _check_file(root, name, spec)
-    return Bundle(root, manifest)
+    return bundle
 
 
 class BundleWriter:

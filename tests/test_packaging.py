@@ -18,7 +18,9 @@ FOLDERS = {
     "sige_deploy": "sige_deploy",
     "exporters": "sige_deploy/exporters",
     "runtimes": "sige_deploy/runtimes",
+    "examples/street": "sige_deploy/street",
 }
+SUFFIXES = {".py", ".typed", ".safetensors"}
 
 
 def python(code: str, cwd: Path) -> str:
@@ -48,16 +50,16 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(built)
 
 
-def test_the_wheel_holds_one_top_level_name_and_every_module(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_holds_one_top_level_name_and_every_file_of_the_package(wheel: zipfile.ZipFile) -> None:
     names = {name for name in wheel.namelist() if not name.split("/")[0].endswith(".dist-info")}
     assert {name.split("/")[0] for name in names} == {"sige_deploy"}
-    assert "sige_deploy/py.typed" in names
-    modules = {
+    wanted = {
         f"{installed}/{file.relative_to(ROOT / folder).as_posix()}"
         for folder, installed in FOLDERS.items()
-        for file in (ROOT / folder).rglob("*.py")
+        for file in (ROOT / folder).rglob("*")
+        if file.suffix in SUFFIXES
     }
-    assert {name for name in names if name.endswith(".py")} == modules
+    assert {name for name in names if Path(name).suffix in SUFFIXES} == wanted
 
 
 def test_the_wheel_imports_from_where_it_is_installed(wheel: zipfile.ZipFile, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import tiny
 
 import sige_deploy as sige
-from sige_deploy.errors import InputError, RuntimeFailure, StateError
+from sige_deploy.errors import BundleError, InputError, RuntimeFailure, StateError
 from sige_deploy.runtimes.onnxruntime import OnnxRuntime
 
 Arrays = dict[str, np.ndarray]
@@ -382,13 +382,22 @@ def test_a_failed_record_leaves_the_base(
 
 
 def test_engine_errors_are_one_sentence(tiny_copy: Path, base: Arrays) -> None:
-    session = sige.open(tiny_copy, threads=1)
-    (tiny_copy / "record.onnx").unlink()
-    assert "record.onnx" in refused(RuntimeFailure, lambda: session.record(**base))
-    (tiny_copy / "record.onnx").write_bytes(b"garbage")
-    refused(RuntimeFailure, lambda: session.record(**base))
-    shutil.copy(tiny_copy / "edit.onnx", tiny_copy / "record.onnx")
-    refused(RuntimeFailure, lambda: session.record(**base))
+    garbage = tiny_copy / "garbage"
+    garbage.write_bytes(b"garbage")
+    for wrong in (garbage, tiny_copy / "edit.onnx"):
+        shutil.copy(wrong, tiny_copy / "record.onnx")
+        tiny.rewrite_checksums(tiny_copy)
+        with sige.open(tiny_copy, threads=1) as session:
+            refused(RuntimeFailure, lambda s=session: s.record(**base))
+
+
+def test_a_bundle_replaced_while_open_is_noticed(tiny_copy: Path, base: Arrays) -> None:
+    """The edit graph is loaded late: it must not come from another export than the caches."""
+    with sige.open(tiny_copy, threads=1) as session:
+        session.record(**base)
+        tiny.write_tiny(tiny_copy)
+        message = refused(BundleError, lambda: session.edit(**tiny.edited(base, *BOX)))
+        assert "changed since it was opened" in message
 
 
 @pytest.mark.parametrize(

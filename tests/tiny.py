@@ -8,15 +8,17 @@ not.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir
 from onnx import TensorProto, helper, numpy_helper
+from onnx.inliner import inline_local_functions
 from safetensors.numpy import save_file
 
-from sige_deploy import ops
+from sige_deploy import files, ops
 from sige_deploy.bundle import Bundle, write_bundle
 from sige_deploy.geometry import Geometry, geometries_to_tensors, window
 from sige_deploy.manifest import (
@@ -115,10 +117,20 @@ def write_tiny(path: Path, dense_above: float = 0.6, schema: dict[str, object] |
     with write_bundle(path) as writer:
         onnx.save(_dense_model(record=False), writer.folder / "dense.onnx")
         onnx.save(_dense_model(record=True), writer.folder / "record.onnx")
-        onnx.save(_edit_model(), writer.folder / "edit.onnx")
+        edit = _edit_model()
+        onnx.save(edit, writer.folder / "edit.onnx")
+        onnx.save(inline_local_functions(edit), writer.folder / "edit_inlined.onnx")
         save_file({"weight": WEIGHT, "bias": BIAS}, writer.folder / "weights.safetensors")
         save_file(geometries_to_tensors([geometry]), writer.folder / "geometry.safetensors")
         return writer.finish(manifest)
+
+
+def rewrite_checksums(path: Path) -> None:
+    """Have the manifest of a bundle say what its files are now."""
+    manifest = json.loads((path / "manifest.json").read_text())
+    for name, spec in manifest["files"].items():
+        spec |= {"sha256": files.sha256(path / name), "bytes": (path / name).stat().st_size}
+    (path / "manifest.json").write_text(json.dumps(manifest))
 
 
 def _float(name: str, *shape: int | str) -> onnx.ValueInfoProto:
