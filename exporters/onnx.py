@@ -22,4 +22,6 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
     try:
         return onnx_ir.load(file)
     except Exception as error:
-        raise ExportError(f"{file} is not a readable ONNX model; give the path of a valid .onnx file.") from error
+        raise ExportError(
+            f"{file} is not a readable ONNX model; give the path of a valid .onnx file."
+        ) from error

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def to_onnx(module: torch.nn.Module, example_inputs: Mapping[str, Any]) -> ir.Model:
     """Export with ``torch.onnx.export(dynamo=True)`` at static shapes.
 
-    example_inputs: forward()'s argument names -> tensors or arrays. Outputs are named by forward()'s dict keys or dataclass
-    fields; "output" for a single tensor; "output_0", "output_1", ... for a sequence.
+    example_inputs: forward()'s argument names -> tensors or arrays. Outputs are named by forward()'s dict
+    keys or dataclass fields; "output" for a single tensor; "output_0", "output_1", ... for a sequence.
     Raises ExportError when torch cannot trace the module.
     """
     import torch
@@ -35,14 +35,20 @@ def to_onnx(module: torch.nn.Module, example_inputs: Mapping[str, Any]) -> ir.Mo
     try:
         with torch.no_grad(), _quiet():
             program = torch.onnx.export(
-                module, (), kwargs=tensors, dynamo=True, opset_version=OPSET, external_data=False, verbose=False
+                module,
+                (),
+                kwargs=tensors,
+                dynamo=True,
+                opset_version=OPSET,
+                external_data=False,
+                verbose=False,
             )
     except Exception as error:
         cause = error.__cause__ or error
         line = (str(cause).strip() or type(cause).__name__).splitlines()[0][:300]
         raise ExportError(
-            f"torch could not trace {type(module).__name__} ({line}); make its forward() traceable by torch.export, or "
-            f"export it to ONNX yourself and give the .onnx file."
+            f"torch could not trace {type(module).__name__} ({line}); make its forward() traceable by "
+            "torch.export, or export it to ONNX yourself and give the .onnx file."
         ) from error
     finally:
         module.train(training)
@@ -60,7 +66,8 @@ def as_arrays(example_inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
             value = value.detach().cpu().numpy()
         if not isinstance(value, np.ndarray):
             raise ExportError(
-                f"Example input '{name}' is a {type(value).__name__}; give a tensor or array with the shape and dtype of use."
+                f"Example input '{name}' is a {type(value).__name__}; give a tensor or array with the shape "
+                "and dtype of use."
             )
         arrays[name] = value
     return arrays

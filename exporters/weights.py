@@ -19,10 +19,12 @@ INLINE_BYTES = 1024  # smaller tensors stay in the graph: shapes, scalars
 
 
 def write_weights(models: Iterable[ir.Model], folder: Path) -> int:
-    """Move all large initializers into ``folder/weights.safetensors``; equal names share one copy. Returns the
-    number of bytes."""
+    """Move all large initializers into ``folder/weights.safetensors``; equal names share one copy. Returns
+    the number of bytes."""
     import onnx_ir as ir
     from safetensors.numpy import save_file
+
+    from sige_deploy.graph.builder import as_shape
 
     tensors: dict[str, ir.TensorProtocol] = {}
     users: dict[str, list[ir.Value]] = {}
@@ -45,7 +47,7 @@ def write_weights(models: Iterable[ir.Model], folder: Path) -> int:
         begin, end = header[name]["data_offsets"]
         tensor = tensors[name]
         external = ir.ExternalTensor(
-            WEIGHTS, 8 + length + begin, end - begin, tensor.dtype, shape=ir.Shape(tensor.shape), name=name,
+            WEIGHTS, 8 + length + begin, end - begin, tensor.dtype, shape=as_shape(tensor), name=name,
             base_dir=folder,
         )  # fmt: skip
         for value in values:
@@ -56,6 +58,7 @@ def write_weights(models: Iterable[ir.Model], folder: Path) -> int:
 def _array(name: str, tensor: ir.TensorProtocol) -> np.ndarray:
     if tensor.dtype.itemsize < 1 or tensor.dtype.name.startswith(("FLOAT8", "FLOAT4", "BFLOAT")):
         raise ExportError(
-            f"Weight {name} has type {tensor.dtype.name}, which bundles cannot hold; convert it to float16 or float32."
+            f"Weight {name} has type {tensor.dtype.name}, which bundles cannot hold; convert it to float16 "
+            "or float32."
         )
     return np.ascontiguousarray(tensor.numpy())

@@ -92,7 +92,8 @@ def _adopt_grid_constants(
 
 
 def adopt(ctx: Context, value: ir.Value, shape: tuple[int, ...], model: Layout, level: str) -> Spatial:
-    """Rows of a value that is whole in the edit graph, on the axes of ``model`` (same rank, grid axes full)."""
+    """Rows of a value that is whole in the edit graph, on the axes of ``model`` (same rank, grid axes
+    full)."""
     dims: list[tuple[Atom, ...]] = []
     for axis, dim in enumerate(model.dims):
         grid = [a for a in dim if a.kind in "YX"]

@@ -20,6 +20,11 @@ def static_shape(value: ir.Value) -> tuple[int, ...] | None:
     return tuple(int(d) for d in value.shape)  # type: ignore[arg-type]
 
 
+def as_shape(tensor: ir.TensorProtocol) -> ir.Shape:
+    """A tensor's shape as a value's shape."""
+    return ir.Shape([int(n) for n in tensor.shape])  # type: ignore[call-overload]
+
+
 def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
     """The attribute's Python value (strings decoded, sequences as lists), or the default."""
     found = node.attributes.get(name)
@@ -93,7 +98,10 @@ class Builder:
         """The initializer of that name, created on first use."""
         if name not in self.initializers:
             value = ir.Value(
-                name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape)
+                name=name,
+                const_value=tensor,
+                type=ir.TensorType(tensor.dtype),
+                shape=as_shape(tensor),
             )
             self.initializers[name] = value
         return self.initializers[name]

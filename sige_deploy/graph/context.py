@@ -1,19 +1,23 @@
 """The state of one run of the pass: what is known of every value, and the two graphs being written.
 
-The dense graph ("record") keeps all of the network and gains outputs; the sparse graph ("edit") is written from
-nothing. A value of the network is one of
+The dense graph ("record") keeps all of the network and gains outputs; the sparse graph ("edit") is written
+from nothing. A value of the network is one of
 
-* ``Static``   it does not depend on the spatial inputs, or is a recorded statistic: a constant or a cache in edit;
+* ``Static``   it does not depend on the spatial inputs, or is a recorded statistic: a constant or a cache in
+  edit;
 * ``Spatial``  rows in edit, a base in record;
-* ``View``     a spatial value re-indexed (padded, cropped, enlarged) and not yet gathered: neighbourhood ops read through it;
+* ``View``     a spatial value re-indexed (padded, cropped, enlarged) and not yet gathered: neighbourhood ops
+  read through it;
 * ``Dense``    computed whole in edit (an island, or a non-spatial value that edits change);
-* ``Folded``   a reshape that cuts the pixel grid, waiting for the transpose and reshape that give it a meaning.
+* ``Folded``   a reshape that cuts the pixel grid, waiting for the transpose and reshape that give it a
+  meaning.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -22,7 +26,7 @@ import onnx_ir as ir
 from sige_deploy.config import SparseConfig
 from sige_deploy.geometry import AxisTaps, Geometry, Level
 from sige_deploy.graph.builder import Builder, is_constant, static_shape
-from sige_deploy.graph.layout import Atom, Layout, Refusal, rows_atoms, size_of
+from sige_deploy.graph.layout import Atom, Layout, Refusal, rows_atoms
 from sige_deploy.graph.weights import Relayout, WeightStore
 from sige_deploy.ops import DOMAIN
 
@@ -141,7 +145,7 @@ class Context:
     _geometry_ids: dict[tuple[str, str, AxisTaps, AxisTaps], str] = field(default_factory=dict)
     _depends: dict[ir.Value, bool] = field(default_factory=dict)
 
-    # ---- inputs of the edit graph -------------------------------------------------------------------------------
+    # ---- inputs of the edit graph --------------------------------------------------------------------------
 
     def edit_input(self, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
         if name not in self.inputs:
@@ -166,7 +170,7 @@ class Context:
             f"weights.{geometry.id}", ir.DataType.FLOAT, [f"P_{geometry.target}", geometry.taps]
         )
 
-    # ---- levels and geometries ----------------------------------------------------------------------------------
+    # ---- levels and geometries -----------------------------------------------------------------------------
 
     def add_input_level(self, height: int, width: int) -> str:
         self.input_grids.append((height, width))
@@ -195,11 +199,17 @@ class Context:
             self._add_level(height, width, None if self._is_scaled_input(height, width) else geometry.id)
         return self.geometries[self._geometry_ids[key]]
 
+    def decline(self, reason: str) -> None:
+        """Note for the export report that a cheaper rewrite of the node at hand was left alone; the result is
+        the same."""
+        assert self.node is not None
+        self.refusals.append(Island(self.node.name or self.node.op_type, self.node.op_type, reason, 0))
+
     def count_macs(self, level: str, macs: int) -> None:
         """Multiply-accumulates that the dense network spends on this node."""
         self.macs[level] = self.macs.get(level, 0) + macs
 
-    # ---- spatial values -----------------------------------------------------------------------------------------
+    # ---- spatial values ------------------------------------------------------------------------------------
 
     def set_spatial(self, value: ir.Value, level: str, layout: Layout, rows: ir.Value) -> None:
         expected = static_shape(value)
@@ -316,7 +326,7 @@ class Context:
     def set_dense(self, value: ir.Value, edit: ir.Value) -> None:
         self.info[value] = Dense(value, edit)
 
-    # ---- static values ------------------------------------------------------------------------------------------
+    # ---- static values -------------------------------------------------------------------------------------
 
     def depends_on_free(self, value: ir.Value) -> bool:
         """Whether a static value follows from an input that may change between edits."""
@@ -341,10 +351,12 @@ class Context:
             if not self.depends_on_free(value):
                 found = self._cache("static", value, value, None, static_shape(value)).edit
             elif value.producer() is None:
-                assert value.name is not None and value.dtype is not None and value.shape is not None
-                found = self.edit_input(value.name, value.dtype, list(value.shape))
+                shape = static_shape(value)
+                assert value.name is not None and value.dtype is not None and shape is not None
+                found = self.edit_input(value.name, value.dtype, shape)
             else:
                 node = value.producer()
+                assert node is not None
                 outputs = self.edit.clone(
                     node, [None if v is None else self.edit_value(v) for v in node.inputs]
                 )
@@ -374,7 +386,8 @@ class Context:
         return self._static[key]
 
     def join(self, value: ir.Value) -> None:
-        """Note that this static value reaches every pixel: the inputs behind it cannot change between edits."""
+        """Note that this static value reaches every pixel: the inputs behind it cannot change between
+        edits."""
         self.joins.append((value, self.node.name or self.node.op_type if self.node is not None else ""))
 
     def _cache(
@@ -394,10 +407,11 @@ class Context:
         self.caches[name] = Cache(name, kind, output, edit, tuple(shape), level)
         return self.caches[name]
 
-    # ---- weights ------------------------------------------------------------------------------------------------
+    # ---- weights -------------------------------------------------------------------------------------------
 
     def weight(self, original: ir.Value, relayout: Relayout) -> ir.Value:
-        """A weight in the layout of the rows GEMM: an initializer, or a cache where record computes the weight."""
+        """A weight in the layout of the rows GEMM: an initializer, or a cache where record computes the
+        weight."""
         if not is_constant(original):
             require(isinstance(self.info[original], Static), "its weights follow from the edited pixels")
             return self.static_form(original, Form(relayout.split, relayout.perm, None, relayout.stored))
@@ -418,21 +432,12 @@ class Context:
 
 
 def element_bytes(value: ir.Value) -> int:
+    """Bytes of a tensor of static shape, 0 where it is unknown."""
     shape = static_shape(value)
-    return (
-        0
-        if shape is None or value.dtype is None
-        else int(np.prod(shape, dtype=np.int64)) * value.dtype.itemsize
-    )
+    return 0 if shape is None or value.dtype is None else int(math.prod(shape) * value.dtype.itemsize)
 
 
-def require(condition: object, reason: str | Callable[[], str]) -> None:
+def require(condition: object, reason: str) -> None:
     """Refuse with the reason unless the condition holds."""
     if not condition:
-        raise Refusal(reason if isinstance(reason, str) else reason())
-
-
-__all__ = [
-    "Cache", "Context", "Dense", "Folded", "Form", "Info", "Island", "Refusal", "Spatial", "Static", "View",
-    "element_bytes", "require", "size_of",
-]  # fmt: skip
+        raise Refusal(reason)

@@ -11,10 +11,11 @@ from sige_deploy.graph.builder import Builder, attribute, static_shape
 
 
 def expand_einsum(node: ir.Node, b: Builder) -> ir.Value | None:
-    """out[batch, left, right] = A[batch, left, k] B[batch, k, right]; None where the equation is of another kind.
+    """out[batch, left, right] = A[batch, left, k] B[batch, k, right]; None where the equation is of another
+    kind.
 
-    Labels in both operands and the result are the batch, in both operands alone are summed (k); a label summed in one
-    operand alone, or repeated within one, is not a matrix product.
+    Labels in both operands and the result are the batch, in both operands alone are summed (k); a label
+    summed in one operand alone, or repeated within one, is not a matrix product.
     """
     equation = attribute(node, "equation").replace(" ", "")
     if len(node.inputs) != 2 or "." in equation or "->" not in equation:

@@ -1,8 +1,10 @@
 """How a dense tensor's axes map onto rows.
 
-A dense activation of any rank is described by the *atoms* of its axes: the batch ``N``, the grid's ``Y`` and ``X``, and
-any number of channel factors ``C``. A reshape or transpose only regroups atoms, so in the sparse graph it costs
-nothing: the rows ``[B, P, C]`` stay as they are and only the description changes. Atoms of size 1 are left out.
+A dense activation of any rank is described by the *atoms* of its axes: the batch ``N``, the grid's ``Y`` and
+``X``, and any number of channel factors ``C``. A reshape or transpose only regroups atoms, so in the sparse
+graph it costs
+nothing: the rows ``[B, P, C]`` stay as they are and only the description changes. Atoms of size 1 are left
+out.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ def channel_atoms(dims: Dims) -> tuple[Atom, ...]:
 
 @dataclass(frozen=True)
 class Layout:
-    """Axes of the dense tensor in atoms, and the order (slowest first) of the C atoms along the rows' last axis."""
+    """Axes of the dense tensor in atoms, and the order (slowest first) of the C atoms along the rows' last
+    axis."""
 
     dims: Dims
     order: tuple[Atom, ...]
@@ -73,7 +76,8 @@ class Layout:
         return channel_atoms(self.dims)
 
     def reshape(self, shape: Sequence[int]) -> Layout:
-        """Regroup atoms row-major into ``shape``; splits C atoms where needed, refuses to cut the grid or the batch."""
+        """Regroup atoms row-major into ``shape``; splits C atoms where needed, refuses to cut the grid or the
+        batch."""
         queue = [atom for dim in self.dims for atom in dim]
         split: dict[Atom, tuple[Atom, Atom]] = {}
         dims: list[tuple[Atom, ...]] = []
@@ -125,7 +129,8 @@ def image_layout(shape: Sequence[int]) -> Layout:
 
 
 def rows_atoms(layout: Layout) -> tuple[Atom | None, ...]:
-    """Atoms in the order of a base tensor [B, H*W, C]: N, Y, X (None where absent), then the channel order."""
+    """Atoms in the order of a base tensor [B, H*W, C]: N, Y, X (None where absent), then the channel
+    order."""
     found = {atom.kind: atom for dim in layout.dims for atom in dim if atom.kind != "C"}
     return (found.get("N"), found.get("Y"), found.get("X"), *layout.order)
 

@@ -1,10 +1,13 @@
-"""Bringing a network into the form that the rules read: opset 23, static shapes, folded constants, norms spelled out.
+"""Bringing a network into the form that the rules read: opset 23, static shapes, folded constants, norms
+spelled out.
 
 A normalisation over the grid is its statistics and an affine map:
 
-    y = (x - mean) / sqrt(var + eps) * gamma + beta = x * s + t,   s = gamma / sqrt(var + eps),   t = beta - mean * s
+    y = (x - mean) / sqrt(var + eps) * gamma + beta = x * s + t,   s = gamma / sqrt(var + eps),   t = beta -
+    mean * s
 
-so that the rules for reductions (recorded statistics) and for elementwise ops cover it without a rule of its own.
+so that the rules for reductions (recorded statistics) and for elementwise ops cover it without a rule of its
+own.
 """
 
 from __future__ import annotations
@@ -38,11 +41,11 @@ def prepare(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> ir.Model:
 
     model = _convert(model)
     for value in model.graph.inputs:
-        if value.name in shapes:
+        if value.name is not None and value.name in shapes:
             value.shape = ir.Shape(shapes[value.name])
     InlinePass()(model)
-    for value in model.graph.all_nodes():
-        for output in value.outputs:
+    for node in model.graph.all_nodes():
+        for output in node.outputs:
             if static_shape(output) is None:
                 output.shape = None
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
@@ -65,8 +68,8 @@ def _convert(model: ir.Model) -> ir.Model:
         return ir.from_proto(onnx.version_converter.convert_version(ir.to_proto(model), OPSET))
     except Exception as error:
         raise ExportError(
-            f"The model's opset {version} cannot be converted to {OPSET} ({_first_line(error)}); export it again with "
-            f"opset {OPSET}."
+            f"The model's opset {version} cannot be converted to {OPSET} ({_first_line(error)}); export it "
+            f"again with opset {OPSET}."
         ) from error
 
 
@@ -75,7 +78,8 @@ def _first_line(error: Exception) -> str:
 
 
 def expand_composites(model: ir.Model) -> None:
-    """Replace normalisations by statistics and an affine map (LayerNormalization: over a grid), Einsum by MatMul."""
+    """Replace normalisations by statistics and an affine map (LayerNormalization: over a grid), Einsum by
+    MatMul."""
     for node in list(model.graph):
         expand = EXPANSIONS.get(node.op_type)
         if expand is None or node.domain != "" or static_shape(node.outputs[0]) is None:
@@ -193,7 +197,8 @@ EXPANSIONS: dict[str, Callable[[ir.Node, Builder], ir.Value | None]] = {
 
 
 def moments_function() -> ir.Function:
-    """mean and variance over ``axes``, axes kept: two passes, so that a large mean does not cancel the variance."""
+    """mean and variance over ``axes``, axes kept: two passes, so that a large mean does not cancel the
+    variance."""
     b = Builder("")
     x = ir.Value(name="x")
     axes = b.op("Constant", [])

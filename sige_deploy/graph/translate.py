@@ -1,9 +1,10 @@
 """The pass: a dense network in, the record and edit graphs out.
 
-Nodes are visited once, in order. A node whose inputs are all static belongs to record alone; otherwise the rule of its op
-writes rows into edit, or refuses. What is refused becomes a dense island: its inputs are scattered over their bases, the
-op runs whole, and its result is gathered back into rows. Only behind ops that move pixels about the grid do consumers stay
-whole, until one meets rows again in an elementwise op or a concatenation.
+Nodes are visited once, in order. A node whose inputs are all static belongs to record alone; otherwise the
+rule of its op writes rows into edit, or refuses. What is refused becomes a dense island: its inputs are
+scattered over their bases, the op runs whole, and its result is gathered back into rows. Only behind ops that
+move pixels about the grid do consumers stay whole, until one meets rows again in an elementwise op or a
+concatenation.
 """
 
 from __future__ import annotations
@@ -32,12 +33,11 @@ from sige_deploy.graph.layout import Layout, image_layout
 from sige_deploy.graph.normalise import PASS_DOMAIN
 from sige_deploy.graph.rules import load_rules
 
-
-#: Ops whose result at a pixel comes from elsewhere on the grid: the mask does not follow them, so what comes after stays
-#: whole until an elementwise op meets rows again.
+#: Ops whose result at a pixel comes from elsewhere on the grid: the mask does not follow them, so what comes
+#: after stays whole until an elementwise op meets rows again.
 MOVES_PIXELS = frozenset(
-    "AffineGrid Concat DeformConv Gather GatherElements GatherND GridSample Resize ReverseSequence ScatterElements "
-    "ScatterND Slice Transpose".split()
+    "AffineGrid Concat DeformConv Gather GatherElements GatherND GridSample Resize ReverseSequence "
+    "ScatterElements ScatterND Slice Transpose".split()
 )
 
 
@@ -58,7 +58,8 @@ class Translation:
 
 
 def translate(model: ir.Model, spatial: Sequence[str], config: SparseConfig) -> Translation:
-    """Run the pass twice: once to learn which inputs reach every pixel, once with the others free to change."""
+    """Run the pass twice: once to learn which inputs reach every pixel, once with the others free to
+    change."""
     others = [v.name or "" for v in model.graph.inputs if v.name not in spatial]
     first = _run(model, spatial, config, frozenset())
     pinned: dict[str, str] = {}
@@ -102,15 +103,11 @@ def _run(model: ir.Model, spatial: Sequence[str], config: SparseConfig, free: fr
     for value in model.graph.initializers.values():
         ctx.info[value] = Static(value)
     for name in spatial:
-        shape = shapes[name]
-        assert shape is not None and inputs[name].dtype is not None
+        shape, dtype = shapes[name], inputs[name].dtype
+        assert shape is not None and dtype is not None
         level = ctx.add_input_level(shape[-2], shape[-1])
         layout = image_layout(shape)
-        rows = ctx.edit_input(
-            f"rows.{name}",
-            inputs[name].dtype,
-            [ctx.batch, f"P_{level}", layout.channels],  # type: ignore[arg-type]
-        )
+        rows = ctx.edit_input(f"rows.{name}", dtype, [ctx.batch, f"P_{level}", layout.channels])
         ctx.set_spatial(inputs[name], level, layout, rows)
     rules = load_rules()
     for node in model.graph:
@@ -149,7 +146,8 @@ def _island(node: ir.Node, ctx: Context, reason: str) -> None:
 
 
 def _regather(node: ir.Node, ctx: Context, output: ir.Value) -> None:
-    """Go back to rows behind an island whose output lies on the grid of one of its inputs, or of a known level."""
+    """Go back to rows behind an island whose output lies on the grid of one of its inputs, or of a known
+    level."""
     shape = static_shape(output)
     inputs = [ctx.info[v] for v in node.inputs if v is not None]
     for source in (i for i in inputs if isinstance(i, Spatial)):
@@ -204,7 +202,8 @@ def _own(ctx: Context, value: ir.Value, name: str) -> ir.Value:
 
 
 def _fresh(ctx: Context, value: ir.Value) -> ir.Value:
-    """A non-spatial output in the edit graph: recorded statistics would be stale there, so they are recomputed."""
+    """A non-spatial output in the edit graph: recorded statistics would be stale there, so they are
+    recomputed."""
     memo: dict[ir.Value, ir.Value] = {}
 
     def follows_pixels(v: ir.Value) -> bool:

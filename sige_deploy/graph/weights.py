@@ -1,7 +1,8 @@
 """Weights in the layout that the sparse GEMMs read, shared by all graphs of a bundle.
 
-``Conv`` keeps ``[O, C/g, kh, kw]`` in ONNX; the rows GEMM wants ``[kh*kw, C/g, O]``. The bundle stores the second form once;
-the dense graphs get it back by Reshape, Transpose, Reshape, which every engine folds when it loads the model.
+``Conv`` keeps ``[O, C/g, kh, kw]`` in ONNX; the rows GEMM wants ``[kh*kw, C/g, O]``. The bundle stores the
+second form once; the dense graphs get it back by Reshape, Transpose, Reshape, which every engine folds when
+it loads the model.
 """
 
 from __future__ import annotations

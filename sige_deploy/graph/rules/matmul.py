@@ -29,7 +29,7 @@ def matmul(node: ir.Node, ctx: Context) -> None:
     left, right = node.inputs
     assert left is not None and right is not None
     a, b = _spatial(ctx, left), _spatial(ctx, right)
-    if a is not None and len(a.layout.dims) < 2 or b is not None and len(b.layout.dims) < 2:
+    if (a is not None and len(a.layout.dims) < 2) or (b is not None and len(b.layout.dims) < 2):
         raise Refusal("it multiplies vectors")
     if a is not None and a.layout.is_channels(-1):
         require(b is None or _contracts(b), "its second operand keeps the grid where channels are summed")
@@ -131,6 +131,8 @@ def _batched(ctx: Context, output: ir.Value, rows_of: Spatial, other: ir.Value, 
     mine = layout.dims[contracted]
     require(set(layout.order) == {*heads, *mine}, "its channels are spread over several axes")
     size = shape[-2] if mirrored else shape[-1]
+    if not isinstance(ctx.info.get(other, Static(other)), Static):
+        ctx.decline("it is attention as a matrix product: keys or values are scattered whole, scores are stored")
     whole = _whole(ctx, other, layout, batch, heads, mirrored=mirrored)
     ordered = ctx.reordered(rows_of, (*heads, *mine))
     h = size_of(heads)

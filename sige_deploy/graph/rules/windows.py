@@ -67,6 +67,7 @@ def read_image(ctx: Context, value: ir.Value, *, padding: float | None = 0.0) ->
     info = ctx.info[value]
     view = info if isinstance(info, View) else None
     if view is not None and view.pad_value != padding and (view.y.index.min() < 0 or view.x.index.min() < 0):
+        ctx.decline("it pads with another value than the pad in front of it, which is gathered by itself")
         view = None
     source = view.source if view is not None else ctx.spatial(value)
     layout = source.layout

@@ -1,0 +1,127 @@
+"""Assembling the graphs of a bundle from what the pass wrote."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass
+
+from sige_deploy.exporters.versions import version
+from sige_deploy.graph.builder import Builder
+from sige_deploy.graph.normalise import inline_moments
+from sige_deploy.graph.translate import Translation
+from sige_deploy.ops import DOMAIN, OPSET, VERSION, function_for
+
+
+def build_edit(translation: Translation) -> ir.Model:
+    """The edit graph with the function body of every sige op."""
+
+    ctx = translation.context
+    outputs = [o.edit for o in translation.outputs]
+    for cache in ctx.caches.values():
+        if cache.rows is not None:
+            fresh = ctx.edit.op("Identity", [cache.rows], dtype=cache.rows.dtype)
+            fresh.name, fresh.shape = commit_name(cache.name), cache.rows.shape
+            outputs.append(fresh)
+    graph = ir.Graph(
+        list(ctx.inputs.values()), outputs, nodes=ctx.edit.nodes,
+        initializers=list(ctx.edit.initializers.values()), opset_imports={"": OPSET, DOMAIN: VERSION}, name="edit",
+    )  # fmt: skip
+    model = ir.Model(
+        graph, ir_version=11, producer_name="sige_deploy", producer_version=version("sige-deploy")
+    )
+    model.graph.sort()
+    _prune(translation, model)
+    inline_moments(model)
+    model.opset_imports[DOMAIN] = VERSION
+    RemoveUnusedNodesPass()(model)
+    for node in model.graph:
+        if node.domain == DOMAIN:
+            function = function_for(node)
+            node.overload = function.overload
+            model.functions[function.identifier()] = function
+    return model
+
+
+def inlined(edit: ir.Model) -> ir.Model:
+    """The edit graph in standard ops alone, for engines that do not tell the overloads of a function
+    apart."""
+
+    model = edit.clone()
+    InlinePass()(model)
+    model.opset_imports.pop(DOMAIN, None)
+    return model
+
+
+def _prune(translation: Translation, model: ir.Model) -> None:
+    """Drop what no model output needs: a cache whose only reader was dropped, its rows, and so on."""
+
+    caches = translation.context.caches
+    commits = {commit_name(n): n for n in caches}
+    RemoveUnusedNodesPass()(model)
+    needed = _reached(model, [o for o in model.graph.outputs if o.name not in commits])
+    keep = {n for n in caches if caches[n].edit in needed}
+    changed = True
+    while changed:  # the rows that commit writes may themselves read further caches
+        outputs = [o for o in model.graph.outputs if o.name not in commits or commits[o.name] in keep]
+        needed = _reached(model, outputs)
+        grown = {n for n in caches if caches[n].edit in needed}
+        changed, keep = grown != keep, grown
+    for name in set(caches) - keep:
+        del caches[name]
+    kept = [o for o in model.graph.outputs if o.name not in commits or commits[o.name] in keep]
+    model.graph.outputs[:] = kept
+    RemoveUnusedNodesPass()(model)
+    used = _reached(model, kept)
+    inputs = [v for v in model.graph.inputs if v in used]
+    model.graph.inputs[:] = inputs
+
+
+def _reached(model: ir.Model, outputs: list[ir.Value]) -> set[ir.Value]:
+    seen: set[ir.Value] = set()
+    stack = list(outputs)
+    while stack:
+        value = stack.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        node = value.producer()
+        if node is not None:
+            stack.extend(v for v in node.inputs if v is not None)
+    return seen
+
+
+def commit_name(cache: str) -> str:
+    """The edit graph's output that holds a base's fresh rows."""
+    return "fresh." + cache.removeprefix("base.")
+
+
+def extend_record(record: ir.Model, translation: Translation) -> None:
+    """Append the cache outputs to the dense graph."""
+
+    ctx = translation.context
+    record.graph.extend(ctx.record.nodes)
+    for value in ctx.record.initializers.values():
+        record.graph.register_initializer(value)
+    record.graph.outputs.extend(cache.record for cache in ctx.caches.values())
+    inline_moments(record)
+    RemoveUnusedNodesPass()(record)
+
+
+def restore_weights(model: ir.Model, translation: Translation) -> None:
+    """Let a dense graph read its convolution weights from the stored rows layout."""
+
+    store = translation.context.store
+    graph = model.graph
+    for original, relayout in store.relayouts.items():
+        value = graph.initializers.get(original)
+        if value is None or not value.uses():
+            continue
+        builder = Builder(f"{original}/")
+        stored = builder.initializer(relayout.name, store.tensors[relayout.name])
+        restored = relayout.restore(builder, stored)
+        restored.shape, restored.type = value.shape, value.type
+        value.replace_all_uses_with(restored)
+        del graph.initializers[original]
+        for initializer in builder.initializers.values():
+            graph.register_initializer(initializer)
+        graph.insert_before(graph[0], builder.nodes)
