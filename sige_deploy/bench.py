@@ -142,14 +142,18 @@ def bench(
         )
 
 
+def always_sparse(bundle: Bundle) -> Bundle:
+    """The bundle with a planner that never chooses dense; the files stay as they are."""
+    planner = PlannerSpec(dense_above=NEVER)
+    return Bundle(bundle.root, bundle.manifest.model_copy(update={"planner": planner}))
+
+
 class _Subject:
     """A recorded session with its engine, timed."""
 
     def __init__(self, bundle: Bundle, session: Session, runtime: Runtime) -> None:
         self.session, self.runtime = session, runtime
-        self._planned = bundle
-        planner = PlannerSpec(dense_above=NEVER)
-        self._sparse = Bundle(bundle.root, bundle.manifest.model_copy(update={"planner": planner}))
+        self._planned, self._sparse = bundle, always_sparse(bundle)
 
     def time_record(self, inputs: Arrays, repeats: int) -> tuple[float, float]:
         """(record, dense) in ms, warm."""
@@ -256,10 +260,9 @@ def pays_after(overhead_ms: float, sparse_ms: float, dense_ms: float) -> int | N
 def plot(result: Result, path: str | os.PathLike[str]) -> None:
     """Draw latency against edited area, both logarithmic, as .png, .svg or .pdf. Raises InputError without
     matplotlib, or when the file cannot be written."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError("plots need matplotlib; run pip install 'sige-deploy[plots]'.") from error
+    require_plots()
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 4.5), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     for shape, marker, line in (("square", "s", "-"), ("blobs", "o", "--")):
@@ -282,6 +285,15 @@ def plot(result: Result, path: str | os.PathLike[str]) -> None:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "its ending names no type"
         raise InputError(f"cannot write plot '{path}' ({reason}); name a .png, .svg or .pdf file.") from error
+
+
+def require_plots() -> None:
+    """Raise InputError where matplotlib is missing."""
+    try:
+        import matplotlib.figure
+    except ImportError as error:
+        raise InputError("plots need matplotlib; run pip install 'sige-deploy[plots]'.") from error
+    del matplotlib
 
 
 def machine() -> dict[str, Any]:

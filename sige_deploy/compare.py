@@ -11,6 +11,10 @@ import numpy as np
 from sige_deploy import masks, rows
 from sige_deploy.bundle import Bundle
 from sige_deploy.manifest import InputSpec, OutputSpec
+from sige_deploy.runtimes.base import Runtime
+from sige_deploy.session import Report, Session
+
+Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,44 @@ class Difference:
     psnr: float
     psnr_inside: float | None
     psnr_outside: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An edit and the dense network on one input.
+
+    result, dense: outputs by name. edited: the edited pixels of each spatial input, bool [H, W] at its size.
+    active: the recomputed pixels, bool [H, W] by level id (those that a sparse edit recomputes; after a dense
+    edit or a reuse, those that a sparse one would have).
+    """
+
+    report: Report
+    result: Arrays
+    dense: Arrays
+    edited: list[np.ndarray]
+    active: dict[str, np.ndarray]
+    differences: list[Difference]
+
+
+def compare(
+    session: Session,
+    runtime: Runtime,
+    original: Mapping[str, np.ndarray],
+    edited: Mapping[str, np.ndarray],
+    mask: np.ndarray | None = None,
+) -> Comparison:
+    """Edit, run dense, and compare.
+
+    session: recorded with `original`. runtime: the engine under it. mask: as for `Session.edit`. Raises what
+    these raise; afterwards the edit is the session's last one.
+    """
+    result = session.edit(mask=mask, **edited)
+    report = session.report
+    dense = runtime.dense(edited)
+    bundle = session.bundle
+    pixels = edited_masks(bundle, original, edited) if mask is None else given_masks(bundle, mask)
+    active = active_masks(bundle, pixels)
+    return Comparison(report, result, dense, pixels, active, differences(bundle, result, dense, active))
 
 
 def edited_masks(

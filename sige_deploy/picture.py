@@ -44,9 +44,9 @@ def write_report(
 ) -> None:
     """Write one row: original, edited input, result, dense, recomputed pixels, difference to dense.
 
-    Pictures are uint8 [H, W, 3]; original, result and dense of one size. active: bool [H, W] at any size. mask:
-    the edited pixels, outlined on the edited input, bool of its size. Raises InputError when the file cannot be
-    written.
+    Pictures are uint8 [H, W, 3]; original, result and dense of one size. active: bool [H, W] at any size.
+    mask: the edited pixels, outlined on the edited input, bool of its size. Raises InputError when the file
+    cannot be written.
     """
     edit = edited_input if edited_input is None or mask is None else outlined(edited_input, mask)
     row = Row(caption, [original, edit, result, dense, active_map(result, active), difference(result, dense)])
