@@ -6,10 +6,12 @@ recorded inputs, as it is for the edited ones (`mixed`), and as a map `pos` that
 the pixel that the element belongs to. Layout operations act on `pos` as on any tensor, so channels-last,
 tokens, heads and padded copies need no rules of their own.
 
-The approximation itself is three sentences:
+The approximation itself:
 
 * a spatial value is `where(its pixel is active, op(mixed inputs), recorded)`; a neighbourhood
   that reads a re-indexed image (padded, cropped, enlarged by nearest) reads the mixed image behind it;
+* what moves pixels about (flip, roll) is fresh everywhere, and so is all that follows until it meets a value
+  with pixels in an elementwise operation or a concatenation;
 * whatever is reduced over space (statistics, gates) is the recorded value, unless it is itself an output;
 * score matrices belong to their query rows; keys and values are mixed.
 """
@@ -43,6 +45,7 @@ _NEIGHBOURHOOD = set(
 )
 _REDUCTION = {"mean", "sum", "amax", "amin", "var", "std", "linalg_vector_norm", "norm"}
 _PRODUCT = {"linear", "matmul", "bmm", "mm", "baddbmm", "einsum", "scaled_dot_product_attention"}
+_NO_PIXEL = torch.tensor(-1.0, dtype=torch.float64)
 
 
 @dataclass
@@ -50,13 +53,15 @@ class Value:
     """A value of the run: recorded, mixed, and the pixel of each element (float64; -1: no pixel).
 
     `pos` is None where nothing is spatial. For operations with several outputs all three are tuples.
-    `view` marks a re-indexed image: its pixels are still those of the image behind it.
+    `view` marks a re-indexed image: its pixels are still those of the image behind it. `whole` marks a value
+    that is fresh everywhere: it knows no pixels.
     """
 
     recorded: Any
     mixed: Any
     pos: Any = None
     view: bool = False
+    whole: bool = False
 
 
 class Reference:
@@ -181,11 +186,17 @@ class _Run:
             self._anchor(*node.all_input_nodes, values=values)
         operands = [values[n.name] for n in node.all_input_nodes]
         self._now = node.name
+        if all(o.whole for o in operands if o.pos is not None) or _scatters(node, name, values):
+            return Value(recorded, evaluate("mixed"), _NO_PIXEL, whole=True)
         if "batch_norm" in name and isinstance(recorded, (tuple, list)):
             # The outputs beside the first are of training only.
             kept = self._mix(recorded[0], evaluate("mixed")[0], operands[0].pos)
             return Value((kept.recorded,), (kept.mixed,), (kept.pos,))
 
+        if name == "cat" and any(o.whole for o in operands):
+            pos = next(o.pos for o in operands if o.pos is not None and not o.whole)
+            pos = pos.narrow(node.args[1] if len(node.args) > 1 else 0, 0, 1)  # type: ignore[arg-type]
+            return self._mix(recorded, evaluate("mixed"), pos.expand(recorded.shape))
         if name in _LAYOUT:
             fill = lambda n: _pos_or_none(values[n.name])  # noqa: E731
             pos = _move(node, fill)
@@ -211,7 +222,7 @@ class _Run:
         elif name == "conv1d":  # over tokens, channels first
             pos = operands[0].pos[:, :1].expand(recorded.shape)
         else:
-            pos = _broadcast([o.pos for o in operands if o.pos is not None], recorded, node)
+            pos = _broadcast([o.pos for o in operands if o.pos is not None and not o.whole], recorded, node)
         return self._mix(recorded, evaluate("mixed"), pos)
 
     def _anchor(self, *nodes: Node, values: dict[str, Value]) -> None:
@@ -229,6 +240,14 @@ class _Run:
         if isinstance(before, tuple):
             before = before[0]
         return Value(recorded, torch.where(self._pixels.active(pos), fresh, before), pos)
+
+
+def _scatters(node: Node, name: str, values: Mapping[str, Value]) -> bool:
+    """Whether an operation puts pixels in each other's places."""
+    if name not in {"roll", "flip"}:
+        return False
+    before = _pos_or_none(values[node.all_input_nodes[0].name])
+    return not torch.equal(_move(node, lambda n: before), before)
 
 
 def _fresh(node: Node, values: Mapping[str, Value]) -> Any:
