@@ -14,7 +14,6 @@ from sige_deploy.ops import DOMAIN, OPSET, VERSION, function_for
 
 def build_edit(translation: Translation) -> ir.Model:
     """The edit graph with the function body of every sige op."""
-
     ctx = translation.context
     outputs = [o.edit for o in translation.outputs]
     for cache in ctx.caches.values():
@@ -23,12 +22,15 @@ def build_edit(translation: Translation) -> ir.Model:
             fresh.name, fresh.shape = commit_name(cache.name), cache.rows.shape
             outputs.append(fresh)
     graph = ir.Graph(
-        list(ctx.inputs.values()), outputs, nodes=ctx.edit.nodes,
-        initializers=list(ctx.edit.initializers.values()), opset_imports={"": OPSET, DOMAIN: VERSION}, name="edit",
-    )  # fmt: skip
-    model = ir.Model(
-        graph, ir_version=11, producer_name="sige_deploy", producer_version=version("sige-deploy")
+        list(ctx.inputs.values()),
+        outputs,
+        nodes=ctx.edit.nodes,
+        initializers=list(ctx.edit.initializers.values()),
+        opset_imports={"": OPSET, DOMAIN: VERSION},
+        name="edit",
     )
+    producer = {"producer_name": "sige_deploy", "producer_version": version("sige-deploy")}
+    model = ir.Model(graph, ir_version=11, **producer)  # type: ignore[arg-type]
     model.graph.sort()
     _prune(translation, model)
     inline_moments(model)
@@ -45,7 +47,6 @@ def build_edit(translation: Translation) -> ir.Model:
 def inlined(edit: ir.Model) -> ir.Model:
     """The edit graph in standard ops alone, for engines that do not tell the overloads of a function
     apart."""
-
     model = edit.clone()
     InlinePass()(model)
     model.opset_imports.pop(DOMAIN, None)
@@ -53,30 +54,25 @@ def inlined(edit: ir.Model) -> ir.Model:
 
 
 def _prune(translation: Translation, model: ir.Model) -> None:
-    """Drop what no model output needs: a cache whose only reader was dropped, its rows, and so on."""
-
+    """Drop caches that nothing needs. The rows that commit writes into a kept cache may read further ones."""
     caches = translation.context.caches
-    commits = {commit_name(n): n for n in caches}
-    RemoveUnusedNodesPass()(model)
-    needed = _reached(model, [o for o in model.graph.outputs if o.name not in commits])
-    keep = {n for n in caches if caches[n].edit in needed}
-    changed = True
-    while changed:  # the rows that commit writes may themselves read further caches
-        outputs = [o for o in model.graph.outputs if o.name not in commits or commits[o.name] in keep]
-        needed = _reached(model, outputs)
-        grown = {n for n in caches if caches[n].edit in needed}
-        changed, keep = grown != keep, grown
-    for name in set(caches) - keep:
+    commits = {commit_name(name): name for name in caches}
+    needed: set[ir.Value] = set()
+    size = -1
+    while size != len(needed):
+        size = len(needed)
+        kept = [
+            o for o in model.graph.outputs if o.name not in commits or caches[commits[o.name]].edit in needed
+        ]
+        needed = _reached(kept)
+    for name in [n for n, cache in caches.items() if cache.edit not in needed]:
         del caches[name]
-    kept = [o for o in model.graph.outputs if o.name not in commits or commits[o.name] in keep]
     model.graph.outputs[:] = kept
     RemoveUnusedNodesPass()(model)
-    used = _reached(model, kept)
-    inputs = [v for v in model.graph.inputs if v in used]
-    model.graph.inputs[:] = inputs
+    model.graph.inputs[:] = [v for v in model.graph.inputs if v in needed]
 
 
-def _reached(model: ir.Model, outputs: list[ir.Value]) -> set[ir.Value]:
+def _reached(outputs: list[ir.Value]) -> set[ir.Value]:
     seen: set[ir.Value] = set()
     stack = list(outputs)
     while stack:
@@ -97,7 +93,6 @@ def commit_name(cache: str) -> str:
 
 def extend_record(record: ir.Model, translation: Translation) -> None:
     """Append the cache outputs to the dense graph."""
-
     ctx = translation.context
     record.graph.extend(ctx.record.nodes)
     for value in ctx.record.initializers.values():
@@ -109,7 +104,6 @@ def extend_record(record: ir.Model, translation: Translation) -> None:
 
 def restore_weights(model: ir.Model, translation: Translation) -> None:
     """Let a dense graph read its convolution weights from the stored rows layout."""
-
     store = translation.context.store
     graph = model.graph
     for original, relayout in store.relayouts.items():
