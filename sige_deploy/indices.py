@@ -17,7 +17,7 @@ from sige_deploy.geometry import PADDING, AxisTaps, Geometry, Level
 from sige_deploy.masks import MaskPolicy, level_masks
 
 _INACTIVE = -2
-_CHUNK = 1 << 14  # table entries made at once, so that their positions stay in the second-level cache
+_CHUNK = 1 << 15  # table entries made at once, so that their positions stay in the second-level cache
 
 
 def bucket(n: int) -> int:
@@ -173,10 +173,11 @@ class _Reader:
         """(table [R, K], halo [Q]), both int32. codes: the source's code map; base: its padded count P."""
         total, step = target.y.size, max(_CHUNK // self.taps, 1)
         table = np.empty((total, self.taps), np.int32)
+        buffers = scratch[:, : step * self.taps].reshape(2, step, self.taps)
         missing, reads = [np.zeros(0, np.intp)], [np.zeros(0, np.intp)]  # halo entries and what they read
         for start in range(0, total, step):
             entries = table[start : start + step]
-            at, across = (buffer[: entries.size].reshape(entries.shape) for buffer in scratch)
+            at, across = buffers[:, : len(entries)]
             # Every index is in range; "clip" only spares the buffering that "raise" needs.
             self._rows.take(target.y[start : start + step], axis=0, out=at, mode="clip")
             self._columns.take(target.x[start : start + step], axis=0, out=across, mode="clip")
