@@ -7,6 +7,7 @@ from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass
 
 from sige_deploy.exporters.versions import version
 from sige_deploy.graph.builder import Builder
+from sige_deploy.graph.fuse import fuse
 from sige_deploy.graph.normalise import inline_moments
 from sige_deploy.graph.translate import Translation
 from sige_deploy.ops import DOMAIN, OPSET, VERSION, function_for
@@ -15,6 +16,7 @@ from sige_deploy.ops import DOMAIN, OPSET, VERSION, function_for
 def build_edit(translation: Translation) -> ir.Model:
     """The edit graph with the function body of every sige op."""
     ctx = translation.context
+    fuse(ctx)
     outputs = [o.edit for o in translation.outputs]
     for cache in ctx.caches.values():
         if cache.rows is not None:
