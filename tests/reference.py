@@ -10,8 +10,8 @@ The approximation itself:
 
 * a spatial value is `where(its pixel is active, op(mixed inputs), recorded)`; a neighbourhood
   that reads a re-indexed image (padded, cropped, enlarged by nearest) reads the mixed image behind it;
-* what moves pixels about (flip, roll) is fresh everywhere, and so is all that follows until it meets a value
-  with pixels in an elementwise operation or a concatenation;
+* what moves pixels about (flip, roll, tokens put among pixels) is fresh everywhere, and so is all that
+  follows until it meets a value with pixels in an elementwise operation or a concatenation;
 * whatever is reduced over space (statistics, gates) is the recorded value, unless it is itself an output;
 * score matrices belong to their query rows; keys and values are mixed.
 """
@@ -243,7 +243,11 @@ class _Run:
 
 
 def _scatters(node: Node, name: str, values: Mapping[str, Value]) -> bool:
-    """Whether an operation puts pixels in each other's places."""
+    """Whether an operation puts pixels in each other's places, or other things among them."""
+    if name == "cat":
+        axis: Any = node.args[1] if len(node.args) > 1 else 0
+        maps = [values[n.name].pos for n in node.all_input_nodes]
+        return any(p is not None and p.dim() > 0 and _constant_over(p, [axis]) is None for p in maps)
     if name not in {"roll", "flip"}:
         return False
     before = _pos_or_none(values[node.all_input_nodes[0].name])

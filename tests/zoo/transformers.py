@@ -177,3 +177,32 @@ class TokenMixer(nn.Module):
         x = x + self.tokens(self.norm1(x).transpose(1, 2)).transpose(1, 2)
         x = x + self.channels(self.norm2(x))
         return self.out(x.transpose(1, 2).unflatten(2, (8, 8)))
+
+
+class JointBlock(nn.Module):
+    """SD3's and Flux's block: text and image tokens attend to each other in one sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image_norm, self.text_norm = nn.LayerNorm(16), nn.LayerNorm(16)
+        self.attention = Heads(16, 2)
+        self.image_mlp, self.text_mlp = nn.Linear(16, 16), nn.Linear(16, 16)
+
+    def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.attention(torch.cat([self.text_norm(text), self.image_norm(image)], 1))
+        image, text = image + y[:, text.shape[1] :], text + y[:, : text.shape[1]]
+        return image + F.gelu(self.image_mlp(image)), text + F.gelu(self.text_mlp(text))
+
+
+@entry("joint_attention", {"image": (1, 4, 16, 24), "text": (1, 7, 16)}, islands=None)
+class JointAttention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch, self.out = nn.Conv2d(4, 16, 2, 2), nn.ConvTranspose2d(16, 4, 2, 2)
+        self.first, self.second = JointBlock(), JointBlock()
+
+    def forward(self, image: Tensor, text: Tensor) -> Tensor:
+        x = self.patch(image)
+        tokens, text = self.first(x.flatten(2).transpose(1, 2), text)
+        tokens, _ = self.second(tokens, text)
+        return self.out(tokens.transpose(1, 2).reshape(x.shape))
