@@ -268,7 +268,7 @@ def plot(result: Result, path: str | os.PathLike[str]) -> None:
     for shape, marker, line in (("square", "s", "-"), ("blobs", "o", "--")):
         cases = sorted((c for c in result.edits if c.shape == shape), key=lambda c: c.share)
         x = [100 * c.share for c in cases]
-        look = {"marker": marker, "linestyle": line}
+        look: dict[str, Any] = {"marker": marker, "linestyle": line}
         if cases:
             axes.plot(x, [c.sparse_ms for c in cases], color="#1f6fb4", label=f"sparse, {shape}", **look)
             axes.plot(x, [c.planned_ms for c in cases], color="#e08214", label=f"planned, {shape}", **look)
@@ -278,6 +278,8 @@ def plot(result: Result, path: str | os.PathLike[str]) -> None:
     ticks = sorted({100 * c.share for c in result.edits})
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
     axes.set_xticks([], minor=True)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
     axes.grid(alpha=0.3, which="both")
     axes.legend(frameon=False)
     try:

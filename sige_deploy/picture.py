@@ -17,6 +17,7 @@ GAIN = 8  # differences to dense are shown this much amplified
 ACTIVE = np.array((255, 122, 26))  # colour of recomputed pixels
 OUTLINE = np.array((255, 0, 144))  # colour of the line around an edit
 
+LINES = 80  # outlines are this part of a picture's shorter side thick
 WIDTH = 320  # of a cell, in pixels
 GAP, MARGIN = 12, 32
 HEADING, CAPTION = 19, 17  # font sizes
@@ -26,7 +27,7 @@ INK, SOFT, PAPER, LINE = (28, 30, 34), (104, 109, 118), (255, 255, 255), (222, 2
 @dataclass(frozen=True)
 class Row:
     """One line of a panel. caption: text above it; its part before " | " is set dark, the rest grey. cells:
-    uint8 [H, W, 3], a text, or None for an empty place."""
+    uint8 [H, W, 3], a text (which may run on over empty places), or None for an empty place."""
 
     caption: str
     cells: Sequence[np.ndarray | str | None]
@@ -54,15 +55,12 @@ def write_report(
     write_panel(path, columns, [row])
 
 
-def write_panel(
-    path: str | os.PathLike[str], columns: Sequence[str], rows: Sequence[Row], title: str = "", note: str = ""
-) -> None:
-    """Write rows of pictures under column headings. title: above all; note: below, in small grey letters.
-    Raises InputError when the file cannot be written."""
-    save_picture(path, draw_panel(columns, rows, title, note))
+def write_panel(path: str | os.PathLike[str], columns: Sequence[str], rows: Sequence[Row]) -> None:
+    """Write rows of pictures under column headings. Raises InputError when the file cannot be written."""
+    save_picture(path, draw_panel(columns, rows))
 
 
-def draw_panel(columns: Sequence[str], rows: Sequence[Row], title: str = "", note: str = "") -> np.ndarray:
+def draw_panel(columns: Sequence[str], rows: Sequence[Row]) -> np.ndarray:
     """The panel as uint8 [H, W, 3]; cells are scaled to one width."""
     from PIL import Image, ImageDraw
 
@@ -70,45 +68,39 @@ def draw_panel(columns: Sequence[str], rows: Sequence[Row], title: str = "", not
     heights = [
         max((cell.height for cell in row if isinstance(cell, Image.Image)), default=80) for row in scaled
     ]
-    above, caption = (52 if title else 0), CAPTION + 16
     width = 2 * MARGIN + len(columns) * WIDTH + (len(columns) - 1) * GAP
-    top = MARGIN + above + HEADING + 14
-    height = top + sum(h + caption + GAP + 8 for h in heights) + MARGIN + (CAPTION if note else -GAP)
+    top, above, below = MARGIN + HEADING + 14, CAPTION + 18, GAP + 10
+    height = top + sum(heights) + len(rows) * (above + below) - below + MARGIN
     canvas = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(canvas)
-    heading, text, large = _font(HEADING), _font(CAPTION), _font(28)
-    if title:
-        draw.text((MARGIN, MARGIN - 4), title, INK, large)
-    for i, column in enumerate(columns):
-        x = MARGIN + i * (WIDTH + GAP)
-        draw.text((x + WIDTH / 2, MARGIN + above), column, INK, heading, anchor="ma")
+    heading, text = _font(HEADING), _font(CAPTION)
+    left = [MARGIN + i * (WIDTH + GAP) for i in range(len(columns))]
+    for x, column in zip(left, columns):
+        draw.text((x + WIDTH / 2, MARGIN - 4), column, INK, heading, anchor="ma")
     y = top
     for row, cells, row_height in zip(rows, scaled, heights):
         draw.line((MARGIN, y, width - MARGIN, y), LINE)
         name, _, details = row.caption.partition(" | ")
         draw.text((MARGIN, y + 9), name, INK, text)
         draw.text((MARGIN + draw.textlength(name, text) + 14, y + 9), details, SOFT, text)
-        y += caption
-        for i, cell in enumerate(cells):
-            x = MARGIN + i * (WIDTH + GAP)
+        y += above
+        for x, cell in zip(left, cells):
             if isinstance(cell, str):
-                draw.multiline_text((x + 8, y + row_height / 2), cell, SOFT, text, anchor="lm", spacing=8)
+                draw.multiline_text((x + 8, y + row_height / 2), cell, SOFT, text, anchor="lm", spacing=10)
             elif cell is not None:
                 canvas.paste(cell, (x, y))
-        y += row_height + GAP + 8
-    if note:
-        draw.text((MARGIN, y), note, SOFT, text)
+        y += row_height + below
     return np.asarray(canvas)
 
 
 def outlined(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The picture with a line around the masked pixels, bool [H, W] of its size."""
     _same_size(picture, mask)
-    ring = dilate(mask, 4) & ~dilate(mask, 1)
-    halo = dilate(mask, 5) & ~mask
+    line = max(1, min(mask.shape) // LINES)
     out = picture.copy()
-    out[halo] = 255
-    out[ring] = OUTLINE
+    if line > 1:
+        out[dilate(mask, line + 2) & ~mask] = 255
+    out[dilate(mask, line) & ~dilate(mask, line // 3)] = OUTLINE
     return out
 
 

@@ -19,6 +19,37 @@ if TYPE_CHECKING:
     from sige_deploy.runtimes.base import Runtime
     from sige_deploy.session import Session
 
+
+def named(texts: Sequence[str]) -> dict[str, str]:
+    """{"image": "a.png"} of ["image=a.png"]; raises BadParameter (usage)."""
+    pairs: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise typer.BadParameter(f"'{text}' is not NAME=VALUE")
+        if name in pairs:
+            raise typer.BadParameter(f"'{name}' is given twice")
+        pairs[name] = value
+    return pairs
+
+
+def checked_names(texts: list[str] | None) -> list[str]:
+    """Callback of options NAME=VALUE: they are checked before anything is opened."""
+    named(texts or [])
+    return texts or []
+
+
+def value_range(text: str) -> tuple[float, float]:
+    """(-1.0, 1.0) of "-1,1"; raises BadParameter (usage)."""
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"'{text}' is not LOW,HIGH", param_hint="--range") from None
+    if not low < high:
+        raise typer.BadParameter(f"{low:g} is not below {high:g}", param_hint="--range")
+    return low, high
+
+
 BundleArgument = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="Folder that export wrote.", show_default=False)
 ]
@@ -30,6 +61,7 @@ Inputs = Annotated[
         metavar="NAME=VALUE",
         help="An input: a .npy or .npz file, a picture, or a number. Once per input.",
         show_default=False,
+        callback=checked_names,
     ),
 ]
 Mask = Annotated[
@@ -44,42 +76,17 @@ Device = Annotated[str, typer.Option(help="cpu, or cuda:0, cuda:1, ...")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
-def named(texts: Sequence[str], option: str = "--input") -> dict[str, str]:
-    """{"image": "a.png"} of ["image=a.png"]; raises BadParameter (usage)."""
-    pairs: dict[str, str] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not (name and equals and value):
-            raise typer.BadParameter(f"'{text}' is not NAME=VALUE", param_hint=option)
-        if name in pairs:
-            raise typer.BadParameter(f"'{name}' is given twice", param_hint=option)
-        pairs[name] = value
-    return pairs
-
-
-def value_range(text: str) -> tuple[float, float]:
-    """(-1.0, 1.0) of "-1,1"; raises BadParameter (usage)."""
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(f"'{text}' is not LOW,HIGH", param_hint="--range") from None
-    if not low < high:
-        raise typer.BadParameter(f"{low:g} is not below {high:g}", param_hint="--range")
-    return low, high
-
-
 def read_inputs(
     specs: Sequence[InputSpec],
     texts: Sequence[str],
     scale: tuple[float, float],
     recorded: Mapping[str, np.ndarray] | None = None,
-    option: str = "--input",
 ) -> dict[str, np.ndarray]:
     """The inputs by name, read from what the user wrote; those left out are as recorded, if anything is."""
     from sige_deploy.images import read_value
 
     by_name = {spec.name: spec for spec in specs}
-    given = named(texts, option)
+    given = named(texts)
     for name in given:
         if name not in by_name:
             known = ", ".join(f"'{n}'" for n in by_name)

@@ -49,7 +49,7 @@ def bench(
         measuring.require_plots()
     opened = open_bundle(bundle)
     with progress() as report:
-        result = measuring.bench(opened, areas, shapes, repeats, threads, seed, report)  # type: ignore[arg-type]
+        result = measuring.bench(opened, areas, shapes, repeats, threads, seed, report)
     _show(result)
     if calibrate:
         opened.update_planner(result.dense_above)

@@ -15,6 +15,7 @@ from sige_deploy.cli.arguments import (
     Mask,
     Range,
     Threads,
+    checked_names,
     opened,
     read_inputs,
     read_mask,
@@ -37,12 +38,20 @@ def compare(
     load: Annotated[Path | None, typer.Option(help="Recorded state that record saved.")] = None,
     original: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="An input to record, in place of --load. Once per input."),
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="An input to record, in place of --load. Once per input.",
+            callback=checked_names,
+        ),
     ] = None,
     inputs: Annotated[
         list[str] | None,
         typer.Option(
-            "--input", "-i", metavar="NAME=VALUE", help="An edited input; those left out are as recorded."
+            "--input",
+            "-i",
+            metavar="NAME=VALUE",
+            help="An edited input; those left out are as recorded.",
+            callback=checked_names,
         ),
     ] = None,
     mask: Mask = None,
@@ -76,7 +85,7 @@ def compare(
                 session.load(load)
             before, _ = recorded(load, checked)
         else:
-            before = read_inputs(manifest.inputs, original or [], scale, option="--original")
+            before = read_inputs(manifest.inputs, original or [], scale)
             before = before if original else make_inputs(manifest)
             with busy("record"):
                 session.record(**before)
