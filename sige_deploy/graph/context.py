@@ -8,9 +8,7 @@ from nothing. A value of the network is one of
 * ``Spatial``  rows in edit, a base in record;
 * ``View``     a spatial value re-indexed (padded, cropped, enlarged) and not yet gathered: neighbourhood ops
   read through it;
-* ``Dense``    computed whole in edit (an island, or a non-spatial value that edits change);
-* ``Folded``   a reshape that cuts the pixel grid, waiting for the transpose and reshape that give it a
-  meaning.
+* ``Dense``    computed whole in edit (an island, or a non-spatial value that edits change).
 """
 
 from __future__ import annotations
@@ -60,15 +58,7 @@ class Dense:
     edit: ir.Value
 
 
-@dataclass(frozen=True)
-class Folded:
-    value: ir.Value
-    source: Spatial
-    shape: tuple[int, ...]
-    perm: tuple[int, ...] | None = None
-
-
-Info = Static | Spatial | View | Dense | Folded
+Info = Static | Spatial | View | Dense
 
 
 @dataclass
@@ -301,13 +291,7 @@ class Context:
             return self.edit_value(value)
         if isinstance(info, Dense):
             return info.edit
-        if isinstance(info, Folded):
-            node = value.producer()
-            assert node is not None
-            inputs = [None if v is None else self.dense(v) for v in node.inputs]
-            result = self.edit.clone(node, inputs)[0]
-        else:
-            result = self._scatter(self.spatial(value))
+        result = self._scatter(self.spatial(value))
         self._dense[value] = result
         return result
 

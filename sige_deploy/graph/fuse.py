@@ -3,8 +3,9 @@
     epilogue   act(conv(x) + embedding + residual)     from Add and activation behind the Conv
     prologue   conv(act(x * scale + shift))            from the affine map and activation in front of it
 
-The epilogue saves passes over rows. The prologue changes what is recorded: the base is x itself, before norm and
-activation, and the Conv applies both to fresh rows and halo alike (docs/ops.md gives the order). Values are the same.
+The epilogue saves passes over rows. The prologue changes what is recorded: the base is x itself, before norm
+and activation, and the Conv applies both to fresh rows and halo alike (docs/ops.md gives the order). Values
+are the same.
 """
 
 from __future__ import annotations
@@ -126,7 +127,8 @@ def _per_channel(parameter: ir.Value, rows: ir.Value) -> bool:
 def _prologue(
     node: ir.Node, owners: dict[ir.Value, Spatial]
 ) -> tuple[ir.Value, ir.Value | None, ir.Value | None, Activation] | None:
-    """x, scale, shift and activation with rows = act(x * scale + shift), every step read by the next alone."""
+    """x, scale, shift and activation with rows = act(x * scale + shift), every step read by the next
+    alone."""
     value = node.inputs[ROWS]
     assert value is not None
     users = [node]

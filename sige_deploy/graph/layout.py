@@ -75,9 +75,12 @@ class Layout:
     def reading_order(self) -> tuple[Atom, ...]:
         return channel_atoms(self.dims)
 
-    def reshape(self, shape: Sequence[int]) -> Layout:
-        """Regroup atoms row-major into ``shape``; splits C atoms where needed, refuses to cut the grid or the
-        batch."""
+    def reshape(self, shape: Sequence[int], cuts: dict[Atom, tuple[Atom, Atom]] | None = None) -> Layout:
+        """Regroup atoms row-major into ``shape``; splits C atoms where needed.
+
+        Refuses to cut the batch, and the grid unless ``cuts`` is given: it then receives, for Y or X, the
+        coarse atom and the block (a new C atom that is in the dims but not yet in the order).
+        """
         queue = [atom for dim in self.dims for atom in dim]
         split: dict[Atom, tuple[Atom, Atom]] = {}
         dims: list[tuple[Atom, ...]] = []
@@ -86,19 +89,23 @@ class Layout:
             while need > 1:
                 if not queue:
                     raise Refusal("the reshape changes the number of elements")
-                atom = queue[0]
+                atom = queue.pop(0)
                 if need % atom.size == 0:
-                    group.append(queue.pop(0))
+                    group.append(atom)
                     need //= atom.size
-                elif atom.kind == "C" and atom.size % need == 0:
-                    halves = Atom("C", need), Atom("C", atom.size // need)
-                    split[atom] = halves
-                    group.append(halves[0])
-                    queue[0] = halves[1]
-                    need = 1
-                else:
+                    continue
+                if atom.size % need or (atom.kind != "C" and (cuts is None or atom.kind == "N")):
                     what = {"C": "channels", "N": "the batch"}.get(atom.kind, "the pixel grid")
                     raise Refusal(f"the reshape cuts through {what}")
+                halves = Atom(atom.kind, need), Atom("C", atom.size // need)
+                if atom.kind == "C":
+                    split[atom] = halves
+                else:
+                    assert cuts is not None
+                    cuts[atom] = halves
+                group.append(halves[0])
+                queue.insert(0, halves[1])
+                need = 1
             dims.append(tuple(group))
         if queue:
             raise Refusal("the reshape changes the number of elements")
@@ -144,7 +151,8 @@ def common_factors(chains: list[tuple[Atom, ...]]) -> list[tuple[str, int]]:
             raise Refusal("operands pair unlike axes")
         kinds = {queue[0][0] for queue in queues}
         if len(kinds) > 1:
-            raise Refusal("operands pair the pixel grid with channels")
+            pair = "the pixel grid with channels" if "C" in kinds else "unlike axes of the pixel grid"
+            raise Refusal(f"operands pair {pair}")
         kind = kinds.pop()
         step = math.gcd(*(queue[0][1] for queue in queues)) if kind == "C" else queues[0][0][1]
         for queue in queues:

@@ -21,7 +21,6 @@ from sige_deploy.graph.builder import is_constant, static_shape
 from sige_deploy.graph.context import (
     Context,
     Dense,
-    Folded,
     Island,
     Refusal,
     Spatial,
@@ -123,7 +122,7 @@ def _visit(node: ir.Node, ctx: Context, rules: Mapping[str, object]) -> None:
         for output in node.outputs:
             ctx.info[output] = Static(output)
         return
-    if not any(isinstance(i, (Spatial, View, Folded)) for i in infos):
+    if not any(isinstance(i, (Spatial, View)) for i in infos):
         _whole(node, ctx)
         return
     rule = rules.get(node.op_type) if node.domain in ("", "ai.onnx", PASS_DOMAIN) else None
@@ -185,8 +184,6 @@ def _output(ctx: Context, value: ir.Value) -> Output:
         return Output(value, _own(ctx, source.rows, f"rows.{value.name}"), source)
     if isinstance(info, Dense):
         whole = info.edit
-    elif isinstance(info, Folded):
-        whole = ctx.dense(value)
     else:
         whole = _fresh(ctx, value)
     whole = _own(ctx, whole, value.name or "output")

@@ -1,118 +1,162 @@
-"""Attention (ONNX opset 23): queries are rows; keys and values are the base with the fresh rows in place."""
+"""Attention (ONNX opset 23). Queries are rows; what they meet decides the form.
+
+* keys and values of the same grid: ``sige.Attention``, the base with the fresh rows in place;
+* keys and values of text or of another grid: two products with the whole of them;
+* tokens inside windows (the grid is a batch axis): every row attends within itself.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from sige_deploy.graph.builder import attribute, static_shape
-from sige_deploy.graph.context import Context, Form, Spatial, Static, View, require
-from sige_deploy.graph.layout import Layout, size_of
+from sige_deploy.graph.context import Context, Form, Refusal, Spatial, Static, View, require
+from sige_deploy.graph.layout import Atom, Layout, channel_atoms, size_of
 from sige_deploy.graph.rules import rule
 from sige_deploy.ops import DOMAIN
 
 
-@dataclass(frozen=True)
-class Heads:
-    """Head counts of queries and of keys and values."""
-
-    q: int
-    kv: int
-
-
 @rule("Attention")
 def attention(node: ir.Node, ctx: Context) -> None:
-    """softmax(scale Q K^T) V per head."""
-    query, key, value = node.inputs[:3]
+    """softmax(scale Q K^T) V per head; operands [N, h, L, d] or [N, L, h*d]."""
+    query, key, value, mask = [*node.inputs, None][:4]
     assert query is not None and key is not None and value is not None
-    require(len(node.outputs) == 1 and not any(node.inputs[3:]), "it has a mask, a past or further outputs")
-    require(
-        not attribute(node, "is_causal", 0) and not attribute(node, "softcap", 0.0), "it is causal or capped"
-    )
+    require(len(node.outputs) == 1 and not any(node.inputs[4:]), "it has a past or further outputs")
+    plain = not attribute(node, "is_causal", 0) and not attribute(node, "softcap", 0.0)
+    require(plain, "it is causal or capped")
     require(isinstance(ctx.info[query], (Spatial, View)), "its queries are not pixels")
     q = ctx.in_reading_order(ctx.spatial(query))
+    shapes = [static_shape(v) for v in (query, key, value)]
     rank = len(q.layout.dims)
-    shape = static_shape(key)
-    require(shape is not None and rank in (3, 4), "its operands have no static shape")
-    assert shape is not None
-    token_axis = 2 if rank == 4 else 1
-    dims = q.layout.dims
-    require(not q.layout.is_channels(token_axis) and all(
-        a.kind in "YX" for a in dims[token_axis]), "its tokens are not the pixels of one grid")  # fmt: skip
-    heads = Heads(dims_heads(q.layout), shape[1]) if rank == 4 else Heads(
-        attribute(node, "q_num_heads"), attribute(node, "kv_num_heads"))  # fmt: skip
-    require(heads.q == heads.kv, "its keys have fewer heads than its queries")
-    depth = q.layout.channels // heads.q
-    scale = attribute(node, "scale") or 1.0 / math.sqrt(depth)
-    output = node.outputs[0]
-    out_shape = static_shape(output)
-    assert out_shape is not None
-    tokens = shape[2] if rank == 4 else shape[1]
+    require(rank in (3, 4) and None not in shapes, "its operands have no static shape")
+    _, key_shape, value_shape = ([*s] for s in shapes if s is not None)
+    heads = q.layout.shape[1] if rank == 4 else attribute(node, "q_num_heads")
+    require(
+        heads == (key_shape[1] if rank == 4 else attribute(node, "kv_num_heads")),
+        "its keys have fewer heads than its queries",
+    )
+    depth = q.layout.shape[-1] if rank == 4 else q.layout.shape[-1] // heads
+    scale = float(attribute(node, "scale") or 1.0 / math.sqrt(depth))
+    tokens = q.layout.dims[rank - 2]
     pixels = ctx.levels[q.level].height * ctx.levels[q.level].width
-    out_channels = math.prod(out_shape) // (ctx.batch * pixels)
-    ctx.count_macs(q.level, ctx.batch * pixels * tokens * (q.layout.channels + out_channels))
-    infos = [ctx.info[v] for v in (key, value)]
-    own = all(isinstance(i, (Spatial, View)) for i in infos)
-    if own and all(ctx.spatial(v).level == q.level for v in (key, value)):
-        rows = _self_attention(ctx, q, key, value, heads.q, scale)
+    window = 1 if any(a.kind in "YX" for a in tokens) else size_of(tokens)
+    out_channels = value_shape[-1] * (heads if rank == 4 else 1)
+    q_channels = q.layout.channels // window
+    ctx.count_macs(q.level, ctx.batch * pixels * window * key_shape[rank - 2] * (q_channels + out_channels))
+    if tokens and all(a.kind in "YX" for a in tokens):
+        require(mask is None, "it has a mask")
+        infos = [ctx.info[v] for v in (key, value)]
+        if all(isinstance(i, (Spatial, View)) for i in infos) and _same_grid(ctx, q, key, value):
+            rows = _over_grid(ctx, q, key, value, heads, scale)
+        else:
+            rows = _over_whole(ctx, q, key, value, heads, scale)
     else:
-        k, v = (_whole(ctx, x, rank, heads.kv) for x in (key, value))
-        rows = ctx.edit.op(
-            "Attention",
-            [q.rows, k, v],
-            {"q_num_heads": heads.q, "kv_num_heads": heads.kv, "scale": float(scale)},
-        )
-    per_head = Layout(q.layout.dims, q.layout.order)
-    if out_channels == q.layout.channels:
-        layout = per_head
-    else:
-        layout = _value_layout(q.layout, rank, heads.q, out_channels)
-    ctx.set_spatial(output, q.level, layout, rows)
+        require(rank == 4 and all(a.kind == "C" for a in tokens), "its tokens mix pixels and channels")
+        rows = _in_windows(ctx, q, key, value, mask, scale)
+    layout = _with_last(q.layout, value_shape[-1])
+    ctx.set_spatial(node.outputs[0], q.level, layout, rows)
 
 
-def dims_heads(layout: Layout) -> int:
-    return size_of(layout.dims[1])
+def _with_last(layout: Layout, size: int) -> Layout:
+    """The queries' layout with the values' size on the last axis, channels in reading order."""
+    dims = (*layout.dims[:-1], (Atom("C", size),) if size > 1 else ())
+    return Layout(dims, channel_atoms(dims))
 
 
-def _self_attention(
+def _same_grid(ctx: Context, q: Spatial, *others: ir.Value) -> bool:
+    """Whether keys and values are pixels of the queries' level on the queries' axes."""
+    found = [ctx.spatial(v) for v in others]
+    axis = len(q.layout.dims) - 2
+    return all(x.level == q.level and x.layout.dims[axis] and not x.layout.is_channels(axis) for x in found)
+
+
+def _over_grid(
     ctx: Context, q: Spatial, key: ir.Value, value: ir.Value, heads: int, scale: float
 ) -> ir.Value:
-    k, v = (ctx.in_reading_order(_tokens_last(ctx, ctx.spatial(x), q)) for x in (key, value))
+    k, v = (ctx.in_reading_order(ctx.spatial(x)) for x in (key, value))
     inputs = [q.rows, k.rows, v.rows, ctx.base(k), ctx.base(v), ctx.active(q.level)]
-    return ctx.edit.op("Attention", inputs, {"heads": heads, "scale": float(scale)}, domain=DOMAIN)
+    return ctx.edit.op("Attention", inputs, {"heads": heads, "scale": scale}, domain=DOMAIN)
 
 
-def _tokens_last(ctx: Context, x: Spatial, q: Spatial) -> Spatial:
-    """Keys and values have the queries' axes: [N, h, S, d] or [N, S, h*d]."""
-    require(len(x.layout.dims) == len(q.layout.dims), "its operands have different ranks")
-    axis = 2 if len(q.layout.dims) == 4 else 1
-    require(
-        all(a.kind in "YX" for a in x.layout.dims[axis]) and x.layout.dims[axis], "its keys are not pixels"
+def _over_whole(
+    ctx: Context, q: Spatial, key: ir.Value, value: ir.Value, heads: int, scale: float
+) -> ir.Value:
+    """[B, h, P, d] x [B, h, d, T], softmax, x [B, h, T, d]; keys and values that are not pixels may
+    change."""
+    rows = ctx.edit.transpose(
+        ctx.edit.reshape(q.rows, [0, 0, heads, q.layout.channels // heads]), [0, 2, 1, 3]
     )
-    return x
-
-
-def _whole(ctx: Context, value: ir.Value, rank: int, heads: int) -> ir.Value:
-    """Keys or values as [B, T, h*d] in the edit graph; computed ones may change between edits."""
+    k = _whole(ctx, key, heads, transposed=True)
+    v = _whole(ctx, value, heads, transposed=False)
+    result = _weigh(ctx, rows, k, v, None, scale)
     shape = static_shape(value)
-    require(shape is not None, "its keys have no static shape")
     assert shape is not None
-    if rank == 4:
+    channels = shape[-1] * (heads if len(shape) == 4 else 1)
+    return ctx.edit.reshape(ctx.edit.transpose(result, [0, 2, 1, 3]), [0, 0, channels])
+
+
+def _whole(ctx: Context, value: ir.Value, heads: int, *, transposed: bool) -> ir.Value:
+    """Keys [B, h, d, T] (transposed) or values [B, h, T, d] in the edit graph."""
+    shape = static_shape(value)
+    assert shape is not None
+    if len(shape) == 4:
         n, h, t, d = shape
-        form = Form(shape, (0, 2, 1, 3), None, (n, t, h * d))
+        split: tuple[int, ...] = (n, h, t, d)
+        perm = (0, 1, 3, 2) if transposed else (0, 1, 2, 3)
     else:
-        form = Form(shape, (0, 1, 2), None, shape)
+        n, t, c = shape
+        h, d = heads, c // heads
+        split = (n, t, h, d)
+        perm = (0, 2, 3, 1) if transposed else (0, 2, 1, 3)
+    form = Form(split, perm, None, (n, h, d, t) if transposed else (n, h, t, d))
     if isinstance(ctx.info[value], Static):
         return ctx.static_form(value, form, join=False)
     return form.of_value(ctx.edit, ctx.dense(value))
 
 
-def _value_layout(layout: Layout, rank: int, heads: int, channels: int) -> Layout:
-    from sige_deploy.graph.layout import Atom, channel_atoms
+def _in_windows(
+    ctx: Context, q: Spatial, key: ir.Value, value: ir.Value, mask: ir.Value | None, scale: float
+) -> ir.Value:
+    """Rows as [B, P, h, L, d]: a window is a pixel of the coarse level, its tokens are channels."""
+    k, v = ctx.spatial(key), ctx.spatial(value)
+    require(k.level == v.level == q.level, "its windows lie on different grids")
+    rows = window_rows(ctx, q, (1, 2, 3))
+    keys, values = window_rows(ctx, k, (1, 3, 2)), window_rows(ctx, v, (1, 2, 3))
+    result = _weigh(ctx, rows, keys, values, _bias(ctx, mask), scale)
+    heads, tokens, depth = q.layout.shape[1], q.layout.shape[2], v.layout.shape[3]
+    return ctx.edit.reshape(result, [0, 0, heads * tokens * depth])
 
-    size = channels // heads if rank == 4 else channels
-    last = (Atom("C", size),) if size > 1 else ()
-    dims = (*layout.dims[:-1], last)
-    return Layout(dims, channel_atoms(dims))
+
+def window_rows(ctx: Context, source: Spatial, axes: tuple[int, ...]) -> ir.Value:
+    """Rows as [B, P, one axis per dense channel axis], in this order of axes."""
+    require(all(source.layout.is_channels(a) for a in axes), "its tokens mix pixels and channels")
+    order = tuple(a for axis in axes for a in source.layout.dims[axis])
+    require(set(order) == set(source.layout.order), "its batch axes hold channels")
+    rows = ctx.reordered(source, order).rows
+    return ctx.edit.reshape(rows, [0, 0, *(size_of(source.layout.dims[a]) for a in axes)])
+
+
+def _bias(ctx: Context, mask: ir.Value | None) -> ir.Value | None:
+    """An additive mask that is the same for all windows, [1, 1, h or 1, L, L]."""
+    if mask is None:
+        return None
+    shape = static_shape(mask)
+    if shape is None or not isinstance(ctx.info[mask], Static) or mask.dtype == ir.DataType.BOOL:
+        raise Refusal("its mask is boolean or follows from pixels")
+    shape = (1,) * (4 - len(shape)) + shape
+    require(shape[0] == 1, "its mask differs from window to window")
+    return ctx.static_form(mask, Form(shape, (0, 1, 2, 3), None, (1, *shape)))
+
+
+def _weigh(
+    ctx: Context, q: ir.Value, k: ir.Value, v: ir.Value, bias: ir.Value | None, scale: float
+) -> ir.Value:
+    assert q.dtype is not None
+    factor = ctx.edit.constant(np.asarray(scale, q.dtype.numpy()), "scale")
+    scores = ctx.edit.op("MatMul", [ctx.edit.op("Mul", [q, factor]), k])
+    if bias is not None:
+        scores = ctx.edit.op("Add", [scores, bias])
+    return ctx.edit.op("MatMul", [ctx.edit.op("Softmax", [scores], {"axis": -1}), v])

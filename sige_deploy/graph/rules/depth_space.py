@@ -1,70 +1,98 @@
-"""DepthToSpace and SpaceToDepth are gathers: the first through phases, the second through a b x b window."""
+"""Trading pixels for channels and back: SpaceToDepth, DepthToSpace, and the reshapes that spell them out.
+
+A reshape may cut an axis of the grid, Y -> (Y / b, b): the level becomes b times coarser and b a channel
+factor; the rows are a gather over b pixels. A reshape may merge channels into the grid, (Y, r) -> Y * r: the
+level becomes finer, and every fine pixel reads its phase of a coarse row. Patch embeddings, window
+partitions, packed latents, pixel_shuffle and pixel_unshuffle are all made of these two.
+"""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-from sige_deploy.geometry import depth_to_space as phase_taps
+from sige_deploy.geometry import depth_to_space as phases_of
 from sige_deploy.geometry import window
 from sige_deploy.graph.builder import attribute
-from sige_deploy.graph.context import Context, Spatial, require
-from sige_deploy.graph.layout import Atom, Layout
+from sige_deploy.graph.context import Context, Refusal, Spatial, require
+from sige_deploy.graph.layout import Atom, Dims, Layout, size_of
 from sige_deploy.graph.rules import rule
 
 
 @rule("DepthToSpace")
-def depth_to_space_node(node: ir.Node, ctx: Context) -> None:
+def depth_to_space(node: ir.Node, ctx: Context) -> None:
     """DCR: channel = (i*b + j)*C' + c; CRD (torch pixel_shuffle): channel = c*b*b + i*b + j."""
-    value, block = node.inputs[0], attribute(node, "blocksize")
-    assert value is not None
-    source = ctx.spatial(value)
-    require(len(source.layout.dims) == 4 and source.layout.is_channels(1), "its input is not [N, C, H, W]")
+    source, b = _image(node, ctx)
     n, c, h, w = source.layout.shape
     dcr = attribute(node, "mode", "DCR") == "DCR"
-    sizes = (block, block, c // block**2) if dcr else (c // block**2, block, block)
-    split = source.layout.reshape((n, *sizes, h, w))
+    split = source.layout.reshape((n, b, b, c // b**2, h, w) if dcr else (n, c // b**2, b, b, h, w))
     factors = split.dims[1:4]
-    rest = factors[2] if dcr else factors[0]
-    phases = (*factors[0], *factors[1]) if dcr else (*factors[1], *factors[2])
-    layout = Layout((split.dims[0], tuple(a for f in factors for a in f), *split.dims[4:]), split.order)
-    ordered = ctx.reordered(Spatial(value, source.level, layout, source.rows), (*phases, *rest))
-    depth_to_space(ctx, ordered, block, layout.dims[0], rest, node.outputs[0])
+    i, j, rest = factors if dcr else (factors[1], factors[2], factors[0])
+    own = Layout((split.dims[0], tuple(a for f in factors for a in f), *split.dims[4:]), split.order)
+    merged = Layout((split.dims[0], rest, (*split.dims[4], *i), (*split.dims[5], *j)), split.order)
+    merge_grid(ctx, Spatial(source.value, source.level, own, source.rows), merged, node.outputs[0])
 
 
 @rule("SpaceToDepth")
-def space_to_depth_node(node: ir.Node, ctx: Context) -> None:
+def space_to_depth(node: ir.Node, ctx: Context) -> None:
     """Channel of the result = (i*b + j)*C + c."""
+    source, b = _image(node, ctx)
+    n, c, h, w = source.layout.shape
+    level, layout, rows = cut_grid(ctx, source, (n, c, h // b, b, w // b, b))
+    batch, own, y, i, x, j = layout.dims
+    ctx.set_spatial(node.outputs[0], level, Layout((batch, (*i, *j, *own), y, x), layout.order), rows)
+
+
+def _image(node: ir.Node, ctx: Context) -> tuple[Spatial, int]:
     source = ctx.spatial(node.inputs[0])  # type: ignore[arg-type]
-    space_to_depth(ctx, source, attribute(node, "blocksize"), node.outputs[0], channels_first=False)
+    layout = source.layout
+    plain = len(layout.dims) == 4 and layout.is_channels(1) and not layout.is_channels(2)
+    require(plain, "its input is not an image [N, C, H, W]")
+    return source, attribute(node, "blocksize")
 
 
-def depth_to_space(
-    ctx: Context,
-    source: Spatial,
-    block: int,
-    batch: tuple[Atom, ...],
-    rest: tuple[Atom, ...],
-    output: ir.Value,
-) -> None:
-    """Enlarge the grid by ``block``; the source's channel order is (phase y, phase x, rest)."""
+def cut_grid(ctx: Context, source: Spatial, shape: tuple[int, ...]) -> tuple[str, Layout, ir.Value]:
+    """Reshape that cuts the grid into blocks: the coarser level, the layout, and the gathered rows."""
+    cuts: dict[Atom, tuple[Atom, Atom]] = {}
+    layout = source.layout.reshape(shape, cuts)
+    blocks = {coarse.kind: block for coarse, block in cuts.values()}
     level = ctx.levels[source.level]
-    geometry = ctx.geometry(source.level, phase_taps(level.height, block), phase_taps(level.width, block))
-    rows = ctx.gather(source, geometry, phases=geometry.phases)
-    grid = (Atom("Y", level.height * block),), (Atom("X", level.width * block),)
-    ctx.set_spatial(output, geometry.target, Layout((batch, rest, *grid), rest), rows)
+    by, bx = (blocks[k].size if k in blocks else 1 for k in "YX")
+    geometry = ctx.geometry(source.level, window(level.height, by, by), window(level.width, bx, bx))
+    order = (*(blocks[k] for k in "YX" if k in blocks), *layout.order)
+    return geometry.target, Layout(layout.dims, order), ctx.gather(source, geometry)
 
 
-def space_to_depth(
-    ctx: Context, source: Spatial, block: int, output: ir.Value, *, channels_first: bool
-) -> None:
-    """Shrink the grid by ``block``; the block's pixels become channels, before or after the own channels."""
-    require(len(source.layout.dims) == 4 and source.layout.is_channels(1), "its input is not [N, C, H, W]")
-    source = ctx.in_reading_order(source)
+def merge_grid(ctx: Context, source: Spatial, layout: Layout, output: ir.Value) -> None:
+    """Enlarge the grid by the C atoms that follow Y or X in a dense axis of ``layout``; its atoms are the
+    source's."""
+    require(set(layout.order) == set(source.layout.order), "it regroups channels while it enlarges the grid")
+    phases = {kind: tuple(a for dim in layout.dims for a in _followers(dim, kind)) for kind in "YX"}
+    taken = {a for group in phases.values() for a in group}
+    rest = tuple(a for a in source.layout.order if a not in taken)
+    ordered = ctx.reordered(source, (*phases["Y"], *phases["X"], *rest))
     level = ctx.levels[source.level]
-    y, x = window(level.height, block, block), window(level.width, block, block)
+    y, x = phases_of(level.height, size_of(phases["Y"])), phases_of(level.width, size_of(phases["X"]))
     geometry = ctx.geometry(source.level, y, x)
-    rows = ctx.gather(source, geometry)
-    taps, own = Atom("C", block * block), source.layout.dims[1]
-    dims = (*own, taps) if channels_first else (taps, *own)
-    grid = (Atom("Y", y.n_out),), (Atom("X", x.n_out),)
-    ctx.set_spatial(output, geometry.target, Layout((source.layout.dims[0], dims, *grid), (taps, *own)), rows)
+    rows = ctx.gather(ordered, geometry, phases=geometry.phases)
+    fine = {"Y": Atom("Y", y.n_out), "X": Atom("X", x.n_out)}
+    dims: Dims = tuple(tuple(fine.get(a.kind, a) for a in dim if a not in taken) for dim in layout.dims)
+    ctx.set_spatial(output, geometry.target, Layout(dims, rest), rows)
+
+
+def enlarges_grid(layout: Layout) -> bool:
+    """Whether some axis is a grid axis with channel factors behind it, and nothing in front."""
+    mixed = [
+        dim for dim in layout.dims if {a.kind for a in dim} >= {"C"} and any(a.kind in "YX" for a in dim)
+    ]
+    if len(layout.dims) != 4 or not mixed:
+        return False
+    if any(dim[0].kind not in "YX" or sum(a.kind in "YX" for a in dim) != 1 for dim in mixed):
+        raise Refusal("it merges channels into the pixel grid")
+    return True
+
+
+def _followers(dim: tuple[Atom, ...], kind: str) -> tuple[Atom, ...]:
+    """The C atoms of an axis behind its atom of this kind."""
+    if not dim or dim[0].kind != kind:
+        return ()
+    return tuple(a for a in dim[1:] if a.kind == "C")

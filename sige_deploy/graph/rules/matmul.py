@@ -8,6 +8,7 @@ With S the grid axis (a token per pixel), c channels, and h heads:
 * matrix x tokens    [m, c] x [c, S]              a linear layer on the left
 * values x scores    [h, d, S'] x [h, S', S]      the mirror of scores x values
 * tokens x tokens    [c, S] x [S, d]              a sum over the grid: a statistic
+* windows            [S, m, c] x [S, c, n]        a product inside every row
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def matmul(node: ir.Node, ctx: Context) -> None:
     a, b = _spatial(ctx, left), _spatial(ctx, right)
     if (a is not None and len(a.layout.dims) < 2) or (b is not None and len(b.layout.dims) < 2):
         raise Refusal("it multiplies vectors")
-    if a is not None and a.layout.is_channels(-1):
+    if a is not None and b is not None and _in_windows(a, b):
+        _within_rows(ctx, node.outputs[0], a, b)
+    elif a is not None and a.layout.is_channels(-1):
         require(b is None or _contracts(b), "its second operand keeps the grid where channels are summed")
         if b is None and len(static_shape(right) or ()) == 2:
             linear(ctx, node.outputs[0], a, right, transposed=False)
@@ -107,6 +110,34 @@ def linear(
     ctx.set_spatial(output, source.level, Layout(dims, (*kept, *atoms)), rows)
 
 
+def _in_windows(a: Spatial, b: Spatial) -> bool:
+    """Whether both operands keep the whole grid among their batch axes."""
+    return all(
+        len(x.layout.dims) > 2 and not (x.layout.has_space(-1) or x.layout.has_space(-2)) for x in (a, b)
+    )
+
+
+def _within_rows(ctx: Context, output: ir.Value, a: Spatial, b: Spatial) -> None:
+    """[B, P, h, m, c] x [B, P, h, c, n]."""
+    batches = [[[(x.kind, x.size) for x in dim] for dim in s.layout.dims[:-2]] for s in (a, b)]
+    require(a.level == b.level and batches[0] == batches[1], "its windows lie on different grids")
+    rows = []
+    for s in (a, b):
+        heads = tuple(x for dim in s.layout.dims[:-2] for x in dim if x.kind == "C")
+        order = (*heads, *s.layout.dims[-2], *s.layout.dims[-1])
+        require(set(order) == set(s.layout.order), "its channels are spread over several axes")
+        sides = (size_of(s.layout.dims[-2]), size_of(s.layout.dims[-1]))
+        rows.append(ctx.edit.reshape(ctx.reordered(s, order).rows, [0, 0, size_of(heads), *sides]))
+    m, c, n = size_of(a.layout.dims[-2]), size_of(a.layout.dims[-1]), size_of(b.layout.dims[-1])
+    heads = tuple(x for dim in a.layout.dims[:-2] for x in dim if x.kind == "C")
+    last = (Atom("C", n),) if n > 1 else ()
+    layout = Layout((*a.layout.dims[:-1], last), (*heads, *a.layout.dims[-2], *last))
+    result = ctx.edit.op("MatMul", rows, dtype=output.dtype)
+    pixels = ctx.levels[a.level].height * ctx.levels[a.level].width
+    ctx.count_macs(a.level, ctx.batch * pixels * size_of(heads) * m * c * n)
+    ctx.set_spatial(output, a.level, layout, ctx.edit.reshape(result, [0, 0, layout.channels]))
+
+
 def _spatial(ctx: Context, value: ir.Value) -> Spatial | None:
     return ctx.spatial(value) if isinstance(ctx.info[value], (Spatial, View)) else None
 
@@ -132,7 +163,9 @@ def _batched(ctx: Context, output: ir.Value, rows_of: Spatial, other: ir.Value, 
     require(set(layout.order) == {*heads, *mine}, "its channels are spread over several axes")
     size = shape[-2] if mirrored else shape[-1]
     if not isinstance(ctx.info.get(other, Static(other)), Static):
-        ctx.decline("it is attention as a matrix product: keys or values are scattered whole, scores are stored")
+        ctx.decline(
+            "it is attention as a matrix product: keys or values are scattered whole, scores are stored"
+        )
     whole = _whole(ctx, other, layout, batch, heads, mirrored=mirrored)
     ordered = ctx.reordered(rows_of, (*heads, *mine))
     h = size_of(heads)
@@ -182,8 +215,8 @@ def _whole(
 
 
 def _in_attention(node: ir.Node) -> bool:
-    """Whether this product feeds a softmax or reads one: its static operand is then cross-attention's keys or values,
-    which may change between edits."""
+    """Whether this product feeds a softmax or reads one: its static operand is then cross-attention's keys or
+    values, which may change between edits."""
     return _near_softmax(node, forward=True) or _near_softmax(node, forward=False)
 
 
