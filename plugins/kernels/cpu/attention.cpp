@@ -1,0 +1,138 @@
+// Attention: row queries against base keys and values overlaid with fresh ones, in blocks of keys.
+//
+// The softmax is online (Milakov and Gimelshein, arXiv 1805.02867): a running maximum and sum per query, so scores
+// exist for one block of keys at a time. Keys and values are packed once per call into the panels of tile.h, the fresh
+// ones in their places.
+#include "tile.h"
+
+namespace sige::cpu::SIGE_ISA {
+
+constexpr int64_t KEY_BLOCK = 8 * PANEL;  // keys whose scores exist at once
+constexpr int64_t PACK_KEYS = 8 * PANEL;  // keys packed by one task
+
+static inline int64_t padded_keys(const sige_attention_args& a) { return ceil_div(a.pixels, PANEL) * PANEL; }
+
+struct Packed {
+  int32_t* fresh;  // [pixels] row of the pixel, or -1
+  float* keys;     // [batch][heads][panel of keys][dk][PANEL]
+  float* values;   // [batch][heads][panel of dv][keys][panel width]
+};
+
+static inline size_t layout(const sige_attention_args& a, void* workspace, Packed* packed) {
+  const int64_t keys = a.batch * a.heads * padded_keys(a);
+  const size_t fresh_bytes = align(a.pixels * sizeof(int32_t));
+  const size_t key_bytes = align(keys * a.dk * sizeof(float));
+  char* at = static_cast<char*>(workspace);
+  if (packed)
+    *packed = {reinterpret_cast<int32_t*>(at), reinterpret_cast<float*>(at + fresh_bytes),
+               reinterpret_cast<float*>(at + fresh_bytes + key_bytes)};
+  return fresh_bytes + key_bytes + align(keys * padded_width(a.dv) * sizeof(float));
+}
+
+size_t attention_workspace(const sige_attention_args& a) { return layout(a, nullptr, nullptr); }
+
+static void pack(const sige_attention_args& a, const Packed& packed, const sige_execution& execution) {
+  for (int64_t n = 0; n < a.pixels; ++n) packed.fresh[n] = -1;
+  for (int32_t p = 0; p < a.fresh; ++p) packed.fresh[a.active[p]] = p;
+
+  const int64_t keys = padded_keys(a), tasks = ceil_div(keys, PACK_KEYS);
+  const int64_t key_channels = int64_t{a.heads} * a.dk, value_channels = int64_t{a.heads} * a.dv;
+  parallel(execution, int64_t{a.batch} * a.heads * tasks, [&](int64_t task) {
+    const int64_t h = task / tasks % a.heads, b = task / tasks / a.heads, first = task % tasks * PACK_KEYS;
+    float* to_keys = packed.keys + (b * a.heads + h) * keys * a.dk;
+    float* to_values = packed.values + (b * a.heads + h) * keys * padded_width(a.dv);
+    for (int64_t n = first; n < min(first + PACK_KEYS, keys); ++n) {
+      const bool real = n < a.pixels;
+      const int64_t p = real ? packed.fresh[n] : -1;
+      const float* k = static_cast<const float*>(p < 0 ? a.k_base : a.k);
+      const float* v = static_cast<const float*>(p < 0 ? a.v_base : a.v);
+      const int64_t row = p < 0 ? b * a.pixels + n : b * a.fresh + p;
+      float* column = to_keys + n / PANEL * PANEL * a.dk + n % PANEL;
+      for (int64_t i = 0; i < a.dk; ++i) column[i * PANEL] = real ? k[row * key_channels + h * a.dk + i] : 0.0f;
+      for (int64_t i = 0; i < a.dv; i += PANEL) {
+        const int64_t columns = min(PANEL, a.dv - i), width = panel_width(columns);
+        float* x = to_values + i * keys + n * width;
+        memset(x, 0, width * sizeof(float));
+        if (real) memcpy(x, v + row * value_channels + h * a.dv + i, columns * sizeof(float));
+      }
+    }
+  });
+}
+
+// Raw scores of one query become exponentials relative to the running maximum. Returns the factor by which what
+// was summed up before has to shrink.
+static float soften(float* __restrict scores, int64_t count, float scale, float* maximum, float* sum) {
+  float top = *maximum;
+  for (int64_t n = 0; n < count; ++n) {
+    scores[n] *= scale;
+    top = scores[n] > top ? scores[n] : top;
+  }
+  float total = 0;
+  for (int64_t n = 0; n < count; ++n) {
+    scores[n] = exponential(scores[n] - top);
+    total += scores[n];
+  }
+  const float shrink = exponential(*maximum - top);
+  *sum = *sum * shrink + total;
+  *maximum = top;
+  return shrink;
+}
+
+sige_status attention(const sige_attention_args& a, const sige_execution& execution) {
+  Packed packed;
+  layout(a, execution.workspace, &packed);
+  pack(a, packed, execution);
+
+  const float scale = a.scale != 0 ? a.scale : 1.0f / __builtin_sqrtf(static_cast<float>(a.dk));
+  const int64_t keys = padded_keys(a), blocks = ceil_div(a.fresh, MAX_ROWS);
+  const int64_t key_channels = int64_t{a.heads} * a.dk, value_channels = int64_t{a.heads} * a.dv;
+  parallel(execution, int64_t{a.batch} * a.heads * blocks, [&](int64_t task) {
+    const int64_t h = task / blocks % a.heads, b = task / blocks / a.heads;
+    const Block range = block_of(a.fresh, blocks, task % blocks);
+    const int count = static_cast<int>(range.last - range.first);
+    const float* packed_keys = packed.keys + (b * a.heads + h) * keys * a.dk;
+    const float* packed_values = packed.values + (b * a.heads + h) * keys * padded_width(a.dv);
+    float* out = static_cast<float*>(a.out) + (b * a.fresh + range.first) * value_channels + h * a.dv;
+
+    alignas(64) float scores[MAX_ROWS * KEY_BLOCK];
+    alignas(64) float tile[MAX_ROWS * PANEL];
+    float maximum[MAX_ROWS], sum[MAX_ROWS], shrink[MAX_ROWS];
+    int32_t entry[MAX_ROWS];
+    const float *query[MAX_ROWS], *weights[MAX_ROWS];
+    TileRows query_rows, weight_rows;
+    for (int m = 0; m < count; ++m) {
+      maximum[m] = -3.0e38f;
+      sum[m] = 0;
+      entry[m] = m;
+      query[m] = static_cast<const float*>(a.q) + (b * a.fresh + range.first + m) * key_channels + h * a.dk;
+      weights[m] = scores + m * KEY_BLOCK;
+      query_rows.entries[m] = weight_rows.entries[m] = entry + m;
+      query_rows.pointers[m] = query;
+      weight_rows.pointers[m] = weights;
+      for (int64_t i = 0; i < a.dv; ++i) out[m * value_channels + i] = 0;
+    }
+
+    for (int64_t first = 0; first < a.pixels; first += KEY_BLOCK) {
+      const int64_t valid = min(KEY_BLOCK, a.pixels - first);
+      for (int64_t n = 0; n < valid; n += PANEL) {
+        multiply(count, query_rows, 1, 0, a.dk, packed_keys + (first + n) * a.dk, PANEL, tile);
+        for (int m = 0; m < count; ++m) memcpy(scores + m * KEY_BLOCK + n, tile + m * PANEL, PANEL * sizeof(float));
+      }
+      for (int m = 0; m < count; ++m)
+        shrink[m] = soften(scores + m * KEY_BLOCK, valid, scale, maximum + m, sum + m);
+      for (int64_t i = 0; i < a.dv; i += PANEL) {
+        const int64_t columns = min(PANEL, a.dv - i), width = panel_width(columns);
+        multiply(count, weight_rows, 1, 0, valid, packed_values + i * keys + first * width, width, tile);
+        for (int m = 0; m < count; ++m) {
+          float* x = out + m * value_channels + i;
+          for (int64_t c = 0; c < columns; ++c) x[c] = x[c] * shrink[m] + tile[m * PANEL + c];
+        }
+      }
+    }
+    for (int m = 0; m < count; ++m)
+      for (int64_t i = 0; i < a.dv; ++i) out[m * value_channels + i] /= sum[m];
+  });
+  return SIGE_OK;
+}
+
+}  // namespace sige::cpu::SIGE_ISA

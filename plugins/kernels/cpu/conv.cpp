@@ -1,0 +1,130 @@
+// Conv: an indirect GEMM over the source's pointers with packed weights, and an epilogue on the finished tile.
+#include "source.h"
+#include "tile.h"
+
+namespace sige::cpu::SIGE_ISA {
+
+constexpr int64_t CONV_BLOCKS = 12;    // row blocks per task: enough work to pay for streaming a weight panel
+constexpr int64_t DEPTHWISE_ROWS = 16;  // target pixels per task
+
+size_t conv_workspace(const sige_conv_args& a) { return source_workspace(a.source); }
+
+size_t packed_size(const sige_conv_args& a) {
+  if (is_depthwise(a)) return 0;
+  const int64_t depth = int64_t{a.source.taps} * (a.source.channels / a.group);
+  return a.group * depth * padded_width(a.outputs / a.group) * sizeof(float);
+}
+
+// [group][panel][taps * channels / group][panel width], columns beyond the outputs zero.
+void pack(const sige_conv_args& a, void* packed) {
+  const int64_t depth = int64_t{a.source.taps} * (a.source.channels / a.group), outputs = a.outputs / a.group;
+  const float* weight = static_cast<const float*>(a.weight);
+  float* to = static_cast<float*>(packed);
+  for (int64_t g = 0; g < a.group; ++g) {
+    for (int64_t column = 0; column < outputs; column += PANEL) {
+      const int64_t columns = min(PANEL, outputs - column), width = panel_width(columns);
+      for (int64_t d = 0; d < depth; ++d, to += width) {
+        memcpy(to, weight + d * a.outputs + g * outputs + column, columns * sizeof(float));
+        memset(to + columns, 0, (width - columns) * sizeof(float));
+      }
+    }
+  }
+}
+
+// Adds the addends to one row of a tile; `column` is the row's first output channel.
+static void add_row(const sige_conv_args& a, int64_t row, int64_t column, int64_t columns, float* __restrict x) {
+  if (a.bias) {
+    const float* bias = static_cast<const float*>(a.bias) + column;
+    for (int64_t c = 0; c < columns; ++c) x[c] += bias[c];
+  }
+  if (a.embedding) {
+    const int64_t b = a.embedding_batch > 1 ? row / a.source.targets : 0;
+    const float* embedding = static_cast<const float*>(a.embedding) + b * a.outputs + column;
+    for (int64_t c = 0; c < columns; ++c) x[c] += embedding[c];
+  }
+  if (a.residual) {
+    const float* residual = static_cast<const float*>(a.residual) + row * a.outputs + column;
+    for (int64_t c = 0; c < columns; ++c) x[c] += residual[c];
+  }
+}
+
+static void depthwise(const sige_conv_args& a, const Source& source, const sige_execution& execution) {
+  const sige_source& s = a.source;
+  const int64_t channels = s.channels, tasks = ceil_div(s.targets, DEPTHWISE_ROWS);
+  const float* weight = static_cast<const float*>(a.weight);
+  parallel(execution, s.batch * tasks, [&](int64_t task) {
+    const int64_t b = task / tasks, first = task % tasks * DEPTHWISE_ROWS;
+    const float* const* pointers = source.image(b);
+    for (int64_t r = first; r < min(first + DEPTHWISE_ROWS, s.targets); ++r) {
+      const int64_t row = b * s.targets + r;
+      const int32_t* entries = s.table + r * s.taps;
+      float* out = static_cast<float*>(a.out) + row * channels;
+      constexpr int UNROLL = 4, STEP = UNROLL * VECTOR;
+      int64_t c = 0;
+      for (; c + STEP <= channels; c += STEP) {
+        Vector sum[UNROLL] = {};
+        for (int64_t k = 0; k < s.taps; ++k) {
+          const float* x = pointers[entries[k]] + c;
+          const float* w = weight + k * channels + c;
+#pragma GCC unroll 4
+          for (int v = 0; v < UNROLL; ++v)
+            sum[v] += *reinterpret_cast<const Vector*>(x + v * VECTOR) * *reinterpret_cast<const Vector*>(w + v * VECTOR);
+        }
+#pragma GCC unroll 4
+        for (int v = 0; v < UNROLL; ++v) *reinterpret_cast<Vector*>(out + c + v * VECTOR) = sum[v];
+      }
+      for (; c < channels; ++c) {
+        float sum = 0;
+        for (int64_t k = 0; k < s.taps; ++k) sum += pointers[entries[k]][c] * weight[k * channels + c];
+        out[c] = sum;
+      }
+      add_row(a, row, 0, channels, out);
+      activate(a.activation, a.alpha, out, channels);
+    }
+  });
+}
+
+static void dense(const sige_conv_args& a, const Source& source, const sige_execution& execution) {
+  const sige_source& s = a.source;
+  const int64_t depth = s.channels / a.group, outputs = a.outputs / a.group;
+  const int64_t rows = int64_t{s.batch} * s.targets, blocks = ceil_div(rows, MAX_ROWS);
+  const int64_t chunks = ceil_div(blocks, CONV_BLOCKS), panels = ceil_div(outputs, PANEL);
+  const int64_t group_size = s.taps * depth * padded_width(outputs);
+  // Chunks of rows are innermost: tasks that follow one another share a weight panel.
+  parallel(execution, a.group * panels * chunks, [&](int64_t task) {
+    const int64_t chunk = task % chunks, panel = task / chunks % panels, g = task / chunks / panels;
+    const int64_t column = panel * PANEL, columns = min(PANEL, outputs - column);
+    const float* weight = static_cast<const float*>(a.weight) + g * group_size + column * s.taps * depth;
+    for (int64_t block = chunk * CONV_BLOCKS; block < min((chunk + 1) * CONV_BLOCKS, blocks); ++block) {
+      const Block range = block_of(rows, blocks, block);
+      const int count = static_cast<int>(range.last - range.first);
+      TileRows tile_rows;
+      for (int m = 0; m < count; ++m) {
+        const int64_t b = (range.first + m) / s.targets, r = (range.first + m) % s.targets;
+        tile_rows.entries[m] = s.table + r * s.taps;
+        tile_rows.pointers[m] = source.image(b);
+      }
+      alignas(64) float tile[MAX_ROWS * PANEL];
+      multiply(count, tile_rows, s.taps, g * depth, depth, weight, panel_width(columns), tile);
+      for (int m = 0; m < count; ++m) {
+        float* x = tile + m * PANEL;
+        add_row(a, range.first + m, g * outputs + column, columns, x);
+        activate(a.activation, a.alpha, x, columns);
+        memcpy(static_cast<float*>(a.out) + (range.first + m) * a.outputs + g * outputs + column, x,
+               columns * sizeof(float));
+      }
+    }
+  });
+}
+
+sige_status conv(const sige_conv_args& a, const sige_execution& execution) {
+  const Source source = prepare(a.source, execution);
+  if (is_depthwise(a)) {
+    depthwise(a, source, execution);
+  } else {
+    dense(a, source, execution);
+  }
+  return SIGE_OK;
+}
+
+}  // namespace sige::cpu::SIGE_ISA

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+import pytest
+from ops.helpers import random
+
+from . import cpu, library
+from .library import CPU, KernelError, Kernels
+
+INVALID, UNSUPPORTED, NO_BACKEND, WORKSPACE = 1, 2, 3, 4
+
+
+def conv_case(dtype: type = np.float32) -> dict[str, Any]:
+    return {
+        "rows": random(1, dtype, 1, 2, 4),
+        "base": random(2, dtype, 1, 6, 4),
+        "halo": np.array([3], np.int32),
+        "table": np.array([[0, 1, 2], [-1, 0, 1]], np.int32),
+        "weight": random(3, dtype, 3, 4, 5),
+    }
+
+
+def status_of(kernels: Kernels, args: ctypes.Structure, workspace: np.ndarray | None = None) -> int:
+    with pytest.raises(KernelError) as caught:
+        kernels.run("conv", args, cpu.execution(kernels, workspace))
+    return caught.value.status
+
+
+def test_every_status_has_a_sentence(kernels: Kernels) -> None:
+    sentences = [kernels.library.sige_status_string(status).decode() for status in range(8)]
+    assert len(set(sentences)) == 8
+    assert all(sentence.endswith(".") and "\n" not in sentence for sentence in sentences)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("outputs", 0), ("group", 3), ("activation", 8), ("activation", -1), ("weight", None), ("out", None)],
+)
+def test_invalid_arguments(kernels: Kernels, field: str, value: int | None) -> None:
+    args = library.conv_args(conv_case(), {}, cpu.poisoned(np.dtype(np.float32), 1, 2, 5))
+    setattr(args, field, value)
+    assert status_of(kernels, args, cpu.allocate(4096)) == INVALID
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("batch", 0), ("fresh", -1), ("pixels", 0), ("taps", 0), ("dtype", 2), ("base", None), ("table", None)],
+)
+def test_invalid_sources(kernels: Kernels, field: str, value: int | None) -> None:
+    args = library.conv_args(conv_case(), {}, cpu.poisoned(np.dtype(np.float32), 1, 2, 5))
+    setattr(args.source, field, value)
+    assert status_of(kernels, args, cpu.allocate(4096)) == INVALID
+
+
+def test_batch_of_an_addend(kernels: Kernels) -> None:
+    inputs = conv_case() | {"embedding": random(4, np.float32, 2, 1, 5)}
+    args = library.conv_args(inputs, {}, cpu.poisoned(np.dtype(np.float32), 1, 2, 5))
+    assert status_of(kernels, args, cpu.allocate(4096)) == INVALID
+
+
+def test_half_precision_is_refused(kernels: Kernels) -> None:
+    args = library.conv_args(conv_case(np.float16), {}, cpu.poisoned(np.dtype(np.float16), 1, 2, 5))
+    assert status_of(kernels, args, cpu.allocate(4096)) == UNSUPPORTED
+
+
+def test_workspace(kernels: Kernels) -> None:
+    args = library.conv_args(conv_case(), {}, cpu.poisoned(np.dtype(np.float32), 1, 2, 5))
+    needed = kernels.size("sige_conv_workspace_size", args, CPU)
+    assert status_of(kernels, args) == WORKSPACE
+    assert status_of(kernels, args, cpu.allocate(needed - 1)) == WORKSPACE
+    assert status_of(kernels, args, cpu.allocate(needed + 1)[1:]) == INVALID
+
+
+def test_unknown_backend(kernels: Kernels) -> None:
+    args = library.conv_args(conv_case(), {}, cpu.poisoned(np.dtype(np.float32), 1, 2, 5))
+    execution = cpu.execution(kernels, cpu.allocate(4096))
+    execution.backend = 7
+    with pytest.raises(KernelError) as caught:
+        kernels.run("conv", args, execution)
+    assert caught.value.status == NO_BACKEND
+
+
+def test_nothing_to_do_needs_nothing(kernels: Kernels) -> None:
+    inputs = conv_case() | {"table": np.empty((0, 3), np.int32)}
+    kernels.run("conv", library.conv_args(inputs, {}, None), cpu.execution(kernels))

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ops.helpers import ACTIVATION, PROFILE, Window, assert_close, pixels, random, windows
+
+from sige_deploy.ops.conv import conv
+
+from . import cpu
+from .library import Kernels
+
+
+@PROFILE
+@given(
+    data=st.data(),
+    window=windows(),
+    batch=st.integers(1, 2),
+    activation_in=ACTIVATION,
+    activation_out=ACTIVATION,
+    grouping=st.sampled_from(["plain", "grouped", "depthwise", "depthwise x2"]),
+)
+def test_cpu_agrees(
+    kernels: Kernels,
+    data: st.DataObject,
+    window: Window,
+    batch: int,
+    activation_in: str,
+    activation_out: str,
+    grouping: str,
+) -> None:
+    depthwise = grouping.startswith("depthwise")
+    group = {"plain": 1, "grouped": data.draw(st.integers(2, 4))}.get(
+        grouping, data.draw(st.sampled_from([3, 70]))
+    )
+    per_group = 1 if depthwise else data.draw(st.sampled_from([1, 3, 8, 19]))
+    wide = data.draw(st.sampled_from([1, 3, 15, 16, 17, 32, 33, 70]))
+    outputs = group * {"depthwise": 1, "depthwise x2": 2}.get(grouping, wide)
+    channels = group * per_group
+    source = window.height * window.width
+    active = data.draw(pixels(source))
+    halo, table = window.tables(active, data.draw(pixels(window.out_height * window.out_width)))
+    shapes = {
+        "bias": (outputs,),
+        "scale": (data.draw(st.sampled_from([1, batch])), 1, channels),
+        "shift": (data.draw(st.sampled_from([1, batch])), 1, channels),
+        "embedding": (data.draw(st.sampled_from([1, batch])), 1, outputs),
+        "residual": (batch, table.shape[0], outputs),
+    }
+    inputs = {
+        "rows": random(1, np.float32, batch, active.size, channels),
+        "base": random(2, np.float32, batch, source, channels),
+        "halo": halo,
+        "table": table,
+        "weight": random(3, np.float32, table.shape[1], per_group, outputs),
+    }
+    for seed, (name, shape) in enumerate(shapes.items(), 4):
+        if data.draw(st.booleans(), label=name):
+            inputs[name] = random(seed, np.float32, *shape)
+    attributes = {
+        "group": group,
+        "activation_in": activation_in,
+        "activation_out": activation_out,
+        "alpha_in": 0.2,
+        "alpha_out": 0.3,
+    }
+    assert_close(cpu.conv(kernels, inputs, **attributes), conv(**inputs, **attributes))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("group", "outputs"), [(1, 96), (2, 40), (48, 48)])
+def test_cpu_agrees_at_many_rows(kernels: Kernels, group: int, outputs: int, threads: int) -> None:
+    window = Window(20, 20)
+    active = np.arange(0, 400, 2, dtype=np.int32)
+    halo, table = window.tables(active, range(400))
+    inputs = {
+        "rows": random(1, np.float32, 2, active.size, 48),
+        "base": random(2, np.float32, 2, 400, 48),
+        "halo": halo,
+        "table": table,
+        "weight": random(3, np.float32, 9, 48 // group, outputs),
+        "scale": random(4, np.float32, 2, 1, 48),
+        "shift": random(5, np.float32, 1, 1, 48),
+        "residual": random(6, np.float32, 2, 400, outputs),
+    }
+    attributes = {"group": group, "activation_in": "silu"}
+    assert_close(cpu.conv(kernels, inputs, threads, **attributes), conv(**inputs, **attributes))
