@@ -7,8 +7,9 @@
 
 namespace sige::cpu::SIGE_ISA {
 
-constexpr int64_t KEY_BLOCK = 8 * PANEL;  // keys whose scores exist at once
+constexpr int64_t KEY_BLOCK = DEPTH;      // keys whose scores exist at once: the depth of the second product
 constexpr int64_t PACK_KEYS = 8 * PANEL;  // keys packed by one task
+constexpr float LOWEST = -3.0e38f;        // maximum of no scores
 
 static inline int64_t padded_keys(const sige_attention_args& a) { return ceil_div(a.pixels, PANEL) * PANEL; }
 
@@ -94,38 +95,39 @@ sige_status attention(const sige_attention_args& a, const sige_execution& execut
     const float* packed_values = packed.values + (b * a.heads + h) * keys * padded_width(a.dv);
     float* out = static_cast<float*>(a.out) + (b * a.fresh + range.first) * value_channels + h * a.dv;
 
-    alignas(64) float scores[MAX_ROWS * KEY_BLOCK];
-    alignas(64) float tile[MAX_ROWS * PANEL];
+    const float* queries = static_cast<const float*>(a.q) + (b * a.fresh + range.first) * key_channels + h * a.dk;
+
+    Left left, weights;  // queries; scores, then softmax weights, of one block of keys
+    Tile tile;
     float maximum[MAX_ROWS], sum[MAX_ROWS], shrink[MAX_ROWS];
-    int32_t entry[MAX_ROWS];
-    const float *query[MAX_ROWS], *weights[MAX_ROWS];
-    TileRows query_rows, weight_rows;
     for (int m = 0; m < count; ++m) {
-      maximum[m] = -3.0e38f;
+      maximum[m] = LOWEST;
       sum[m] = 0;
-      entry[m] = m;
-      query[m] = static_cast<const float*>(a.q) + (b * a.fresh + range.first + m) * key_channels + h * a.dk;
-      weights[m] = scores + m * KEY_BLOCK;
-      query_rows.entries[m] = weight_rows.entries[m] = entry + m;
-      query_rows.pointers[m] = query;
-      weight_rows.pointers[m] = weights;
       for (int64_t i = 0; i < a.dv; ++i) out[m * value_channels + i] = 0;
     }
 
     for (int64_t first = 0; first < a.pixels; first += KEY_BLOCK) {
       const int64_t valid = min(KEY_BLOCK, a.pixels - first);
-      for (int64_t n = 0; n < valid; n += PANEL) {
-        multiply(count, query_rows, 1, 0, a.dk, packed_keys + (first + n) * a.dk, PANEL, tile);
-        for (int m = 0; m < count; ++m) memcpy(scores + m * KEY_BLOCK + n, tile + m * PANEL, PANEL * sizeof(float));
+      for (int64_t d = 0; d < a.dk; d += DEPTH) {
+        const int64_t depth = min(DEPTH, a.dk - d);
+        for (int m = 0; m < count; ++m)
+          memcpy(left.at + m * STRIDE, queries + m * key_channels + d, depth * sizeof(float));
+        for (int64_t n = 0; n < valid; n += PANEL) {
+          multiply(count, left, depth, packed_keys + (first + n) * a.dk + d * PANEL, PANEL, tile, false);
+          for (int m = 0; m < count; ++m) {
+            float* to = weights.at + m * STRIDE + n;
+            for (int c = 0; c < PANEL; ++c) to[c] = tile.at[m * PANEL + c] + (d ? to[c] : 0.0f);
+          }
+        }
       }
       for (int m = 0; m < count; ++m)
-        shrink[m] = soften(scores + m * KEY_BLOCK, valid, scale, maximum + m, sum + m);
+        shrink[m] = soften(weights.at + m * STRIDE, valid, scale, maximum + m, sum + m);
       for (int64_t i = 0; i < a.dv; i += PANEL) {
         const int64_t columns = min(PANEL, a.dv - i), width = panel_width(columns);
-        multiply(count, weight_rows, 1, 0, valid, packed_values + i * keys + first * width, width, tile);
+        multiply(count, weights, valid, packed_values + i * keys + first * width, width, tile, false);
         for (int m = 0; m < count; ++m) {
           float* x = out + m * value_channels + i;
-          for (int64_t c = 0; c < columns; ++c) x[c] = x[c] * shrink[m] + tile[m * PANEL + c];
+          for (int64_t c = 0; c < columns; ++c) x[c] = x[c] * shrink[m] + tile.at[m * PANEL + c];
         }
       }
     }

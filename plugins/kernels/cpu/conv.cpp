@@ -1,10 +1,12 @@
-// Conv: an indirect GEMM over the source's pointers with packed weights, and an epilogue on the finished tile.
+// Conv: an implicit GEMM with packed weights, whose left rows are gathered chunk by chunk, and an epilogue on the
+// finished tiles.
 #include "source.h"
 #include "tile.h"
 
 namespace sige::cpu::SIGE_ISA {
 
-constexpr int64_t CONV_BLOCKS = 12;    // row blocks per task: enough work to pay for streaming a weight panel
+constexpr int64_t CONV_BLOCKS = 6;      // row blocks per task: they share one chunk of the weights in the cache
+constexpr int64_t CONV_PANELS = 2;      // panels per task: they share the gathered rows
 constexpr int64_t DEPTHWISE_ROWS = 16;  // target pixels per task
 
 size_t conv_workspace(const sige_conv_args& a) { return source_workspace(a.source); }
@@ -84,34 +86,60 @@ static void depthwise(const sige_conv_args& a, const Source& source, const sige_
   });
 }
 
+// Columns [first, first + depth) of the implicit matrix [rows][taps * channels], for the rows of a block.
+static void gather_left(const sige_source& s, const Source& source, int64_t offset, int64_t channels,
+                        const Block& block, int64_t first, int64_t depth, Left& left) {
+  for (int64_t row = block.first; row < block.last; ++row) {
+    const int32_t* entries = s.table + row % s.targets * s.taps;
+    const float* const* pointers = source.image(row / s.targets);
+    float* to = left.at + (row - block.first) * STRIDE;
+    int64_t tap = first / channels, channel = first % channels;
+    for (int64_t done = 0; done < depth; ++tap, channel = 0) {
+      const int64_t count = min(channels - channel, depth - done);
+      memcpy(to + done, pointers[entries[tap]] + offset + channel, count * sizeof(float));
+      done += count;
+    }
+  }
+}
+
 static void dense(const sige_conv_args& a, const Source& source, const sige_execution& execution) {
   const sige_source& s = a.source;
-  const int64_t depth = s.channels / a.group, outputs = a.outputs / a.group;
+  const int64_t channels = s.channels / a.group, outputs = a.outputs / a.group, total = s.taps * channels;
   const int64_t rows = int64_t{s.batch} * s.targets, blocks = ceil_div(rows, MAX_ROWS);
-  const int64_t chunks = ceil_div(blocks, CONV_BLOCKS), panels = ceil_div(outputs, PANEL);
-  const int64_t group_size = s.taps * depth * padded_width(outputs);
-  // Chunks of rows are innermost: tasks that follow one another share a weight panel.
-  parallel(execution, a.group * panels * chunks, [&](int64_t task) {
-    const int64_t chunk = task % chunks, panel = task / chunks % panels, g = task / chunks / panels;
-    const int64_t column = panel * PANEL, columns = min(PANEL, outputs - column);
-    const float* weight = static_cast<const float*>(a.weight) + g * group_size + column * s.taps * depth;
-    for (int64_t block = chunk * CONV_BLOCKS; block < min((chunk + 1) * CONV_BLOCKS, blocks); ++block) {
-      const Block range = block_of(rows, blocks, block);
-      const int count = static_cast<int>(range.last - range.first);
-      TileRows tile_rows;
-      for (int m = 0; m < count; ++m) {
-        const int64_t b = (range.first + m) / s.targets, r = (range.first + m) % s.targets;
-        tile_rows.entries[m] = s.table + r * s.taps;
-        tile_rows.pointers[m] = source.image(b);
+  const int64_t chunks = ceil_div(blocks, CONV_BLOCKS), strips = ceil_div(outputs, CONV_PANELS * PANEL);
+  // Chunks of rows are innermost: tasks that follow one another share their weights.
+  parallel(execution, a.group * strips * chunks, [&](int64_t task) {
+    const int64_t chunk = task % chunks, strip = task / chunks % strips, g = task / chunks / strips;
+    const int64_t first_panel = strip * CONV_PANELS;
+    const int64_t panels = min(CONV_PANELS, ceil_div(outputs, PANEL) - first_panel);
+    const int64_t first_block = chunk * CONV_BLOCKS, last_block = min(first_block + CONV_BLOCKS, blocks);
+    const float* weight = static_cast<const float*>(a.weight) + g * total * padded_width(outputs);
+    Left left;
+    Tile tiles[CONV_BLOCKS][CONV_PANELS];
+
+    for (int64_t d = 0; d < total; d += DEPTH) {
+      const int64_t depth = min(DEPTH, total - d);
+      for (int64_t i = first_block; i < last_block; ++i) {
+        const Block block = block_of(rows, blocks, i);
+        gather_left(s, source, g * channels, channels, block, d, depth, left);
+        for (int64_t j = 0; j < panels; ++j) {
+          const int64_t column = (first_panel + j) * PANEL, width = panel_width(outputs - column);
+          multiply(static_cast<int>(block.last - block.first), left, depth, weight + column * total + d * width, width,
+                   tiles[i - first_block][j], d > 0);
+        }
       }
-      alignas(64) float tile[MAX_ROWS * PANEL];
-      multiply(count, tile_rows, s.taps, g * depth, depth, weight, panel_width(columns), tile);
-      for (int m = 0; m < count; ++m) {
-        float* x = tile + m * PANEL;
-        add_row(a, range.first + m, g * outputs + column, columns, x);
-        activate(a.activation, a.alpha, x, columns);
-        memcpy(static_cast<float*>(a.out) + (range.first + m) * a.outputs + g * outputs + column, x,
-               columns * sizeof(float));
+    }
+
+    for (int64_t i = first_block; i < last_block; ++i) {
+      const Block block = block_of(rows, blocks, i);
+      for (int64_t j = 0; j < panels; ++j) {
+        const int64_t column = (first_panel + j) * PANEL, columns = min(PANEL, outputs - column);
+        for (int64_t row = block.first; row < block.last; ++row) {
+          float* x = tiles[i - first_block][j].at + (row - block.first) * PANEL;
+          add_row(a, row, g * outputs + column, columns, x);
+          activate(a.activation, a.alpha, x, columns);
+          memcpy(static_cast<float*>(a.out) + row * a.outputs + g * outputs + column, x, columns * sizeof(float));
+        }
       }
     }
   });

@@ -17,10 +17,9 @@
 
 namespace sige::cpu::SIGE_ISA {
 
-// A tile of the matrix product is MAX_ROWS x (COLUMNS vectors): as many accumulators as there are registers, but no
-// more rows than leave a general register for each row's pointer.
+// A tile of the matrix product is MAX_ROWS x (COLUMNS vectors): as many accumulators as there are registers.
 #if defined(__AVX512F__)
-constexpr int VECTOR = 16, COLUMNS = 2, MAX_ROWS = 10;
+constexpr int VECTOR = 16, COLUMNS = 2, MAX_ROWS = 14;
 #elif defined(__AVX2__)
 constexpr int VECTOR = 8, COLUMNS = 2, MAX_ROWS = 6;
 #elif defined(__aarch64__)

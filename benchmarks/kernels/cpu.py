@@ -1,0 +1,137 @@
+"""Conv on one CPU thread: the native kernel against ONNX Runtime's run of the op's function body.
+
+    PYTHONPATH=tests python benchmarks/kernels/cpu.py --out benchmarks/results/kernels_cpu.json
+
+Shapes are 3x3 convs of GauGAN, DDPM and Stable Diffusion with a square edit. Both run the same arrays, in turn, and
+the median of the runs counts. "floor" is the time of the multiplications at the machine's measured peak.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from ops.helpers import Window, model_of, random, session_of
+from plugins import cpu, library
+from plugins.library import Kernels
+
+# name, batch, side of the level, side of the active square, Cin, Cout, group
+SHAPES = [
+    ("SD 64x64, 1.4 %", 2, 64, 11, 320, 320, 1),
+    ("SD 32x32", 2, 32, 6, 640, 640, 1),
+    ("SD 16x16", 2, 16, 4, 1280, 1280, 1),
+    ("DDPM 256x256, 1.2 %", 1, 256, 28, 128, 128, 1),
+    ("DDPM 32x32", 1, 32, 5, 512, 512, 1),
+    ("GauGAN 256, 5 %", 1, 256, 57, 64, 64, 1),
+    ("first conv, Cin 4", 2, 64, 11, 4, 320, 1),
+    ("last conv, Cout 3", 1, 256, 28, 128, 3, 1),
+    ("GauGAN 256, 30 %", 1, 256, 140, 64, 64, 1),
+    ("depthwise 128", 1, 128, 28, 128, 128, 128),
+    ("8 groups", 1, 64, 16, 256, 256, 8),
+]
+
+
+def case(batch: int, side: int, edit: int, channels: int, outputs: int, group: int) -> dict[str, np.ndarray]:
+    """A ResNet block's conv: affine and SiLU in front, bias and residual behind."""
+    first = (side - edit) // 2
+    active = [y * side + x for y in range(first, first + edit) for x in range(first, first + edit)]
+    halo, table = Window(side, side).tables(active, active)
+    return {
+        "rows": random(1, np.float32, batch, len(active), channels),
+        "base": random(2, np.float32, batch, side * side, channels),
+        "halo": halo,
+        "table": table,
+        "weight": random(3, np.float32, 9, channels // group, outputs),
+        "bias": random(4, np.float32, outputs),
+        "scale": random(5, np.float32, batch, 1, channels),
+        "shift": random(6, np.float32, batch, 1, channels),
+        "residual": random(7, np.float32, batch, len(active), outputs),
+    }
+
+
+def measure(
+    kernels: Kernels, name: str, inputs: dict[str, np.ndarray], group: int, runs: int
+) -> dict[str, Any]:
+    """Median milliseconds of both, and the largest difference relative to the largest value."""
+    attributes = {"group": group, "activation_in": "silu"}
+    out = np.empty_like(inputs["residual"])
+    packed = kernels.pack(library.conv_args(inputs, attributes, out), cpu.allocate)
+    args = library.conv_args(inputs, attributes, out, packed)
+    workspace = cpu.allocate(kernels.size("sige_conv_workspace_size", args, library.CPU))
+    execution = cpu.execution(kernels, workspace)
+    session = session_of(model_of("Conv", inputs, attributes))
+    feeds = {value.name: inputs[value.name] for value in session.get_inputs()}
+
+    times: dict[str, list[float]] = {"native": [], "onnxruntime": []}
+    for _ in range(runs + 1):  # the first one warms up
+        start = time.thread_time()
+        kernels.run("conv", args, execution)
+        middle = time.thread_time()
+        expected = session.run(None, feeds)[0]
+        times["native"].append((middle - start) * 1e3)
+        times["onnxruntime"].append((time.thread_time() - middle) * 1e3)
+    native, reference = (statistics.median(series[1:]) for series in times.values())
+    flops = 2 * inputs["weight"].size // inputs["weight"].shape[2] * out.size
+    return {
+        "name": name,
+        "rows": out.shape[0] * out.shape[1],
+        "shape": [*inputs["weight"].shape],
+        "group": group,
+        "native_ms": round(native, 4),
+        "onnxruntime_ms": round(reference, 4),
+        "ratio": round(reference / native, 2),
+        "native_gflops": round(flops / native / 1e6, 1),
+        "onnxruntime_gflops": round(flops / reference / 1e6, 1),
+        "difference": float(np.abs(out - expected).max() / np.abs(expected).max()),
+    }
+
+
+def processor() -> str:
+    """Model name of the processor."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--library", type=Path, default=Path("build/native/libsige_kernels.so"))
+    parser.add_argument("--runs", type=int, default=15)
+    parser.add_argument("--only", default="", help="a part of the names to run")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    kernels = Kernels(options.library.resolve())
+    results = []
+    for name, *sizes in SHAPES:
+        if options.only in name:
+            result = measure(kernels, name, case(*sizes), sizes[-1], options.runs)
+            results.append(result)
+            print(
+                f"{name:24} rows {result['rows']:6} native {result['native_ms']:9.3f} ms "
+                f"({result['native_gflops']:6.1f} GF/s)  onnxruntime {result['onnxruntime_ms']:9.3f} ms "
+                f"({result['onnxruntime_gflops']:6.1f})  x{result['ratio']:.2f}  diff {result['difference']:.1e}"
+            )
+    if options.out:
+        document = {
+            "date": time.strftime("%Y-%m-%d"),
+            "processor": processor(),
+            "cores": os.cpu_count(),
+            "onnxruntime": onnxruntime.__version__,
+            "threads": 1,
+            "runs": options.runs,
+            "results": results,
+        }
+        options.out.write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
