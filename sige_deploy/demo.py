@@ -149,10 +149,15 @@ def _edit(
 
 
 def _caption(edit: DemoEdit) -> str:
-    ratio = edit.dense_ms / edit.edit_ms
+    near = [
+        f"{psnr:.0f} dB {where}"
+        for psnr, where in ((edit.psnr_inside, "inside"), (edit.psnr_outside, "outside"))
+        if psnr is not None
+    ]
     return (
         f"{edit.name} | {100 * edit.area:.1f} % of the picture, {100 * edit.active_fraction:.1f} % of the "
-        f"work: {edit.edit_ms:.0f} ms instead of {edit.dense_ms:.0f} ms, {ratio:.1f} times as fast"
+        f"work: {edit.edit_ms:.0f} ms instead of {edit.dense_ms:.0f} ms, "
+        f"{edit.dense_ms / edit.edit_ms:.1f} times as fast; PSNR to dense {', '.join(near)}"
     )
 
 

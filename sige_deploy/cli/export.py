@@ -57,23 +57,23 @@ def export(
     ] = None,
     eps: Annotated[
         float | None,
-        typer.Option(help="Values that differ by more are edited.  [default: 0]", show_default=False),
+        typer.Option(help="Values that differ by more are edited; 0 by default.", show_default=False),
     ] = None,
     dilate: Annotated[
         int | None,
-        typer.Option(help="Pixels by which the edited area grows.  [default: 1]", show_default=False),
+        typer.Option(help="Pixels by which the edited area grows; 1 by default.", show_default=False),
     ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="Share of a block that makes its coarser pixel active.  [default: 0.3]", show_default=False
+            help="Share of a block that makes its coarser pixel active; 0.3 by default.", show_default=False
         ),
     ] = None,
     level_dilate: Annotated[
         str | None,
         typer.Option(
             metavar="N|LEVEL=N,...",
-            help="Growth at the other levels, in their pixels.  [default: 1]",
+            help="Growth at the other levels, in their pixels; 1 by default.",
             show_default=False,
         ),
     ] = None,
@@ -81,20 +81,20 @@ def export(
         str | None,
         typer.Option(
             metavar="N|LEVEL=N,...",
-            help="Side of the blocks that become active.  [default: 1]",
+            help="Side of the blocks that become active; 1 by default.",
             show_default=False,
         ),
     ] = None,
     statistics: Annotated[
         str | None,
         typer.Option(
-            help="recorded or fresh normalisation statistics.  [default: recorded]", show_default=False
+            help="recorded or fresh normalisation statistics; recorded by default.", show_default=False
         ),
     ] = None,
     dense_above: Annotated[
         float | None,
         typer.Option(
-            help="Active share of the work above which an edit runs dense.  [default: 0.6]",
+            help="Active share of the work above which an edit runs dense; 0.6 by default.",
             show_default=False,
         ),
     ] = None,
