@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from sige_deploy.graph.builder import is_constant, static_shape
-from sige_deploy.graph.context import Context, Dense, Form, Spatial, View, require
+from sige_deploy.graph.context import Context, Dense, Form, Spatial, Static, View, require
 from sige_deploy.graph.layout import Atom, Layout, Refusal, channel_atoms, common_factors, size_of
 
 
@@ -48,13 +48,20 @@ def align(ctx: Context, values: Sequence[ir.Value | None], *, keep_scalars: Sequ
     operands: list[ir.Value | None] = []
     for i, value in enumerate(values):
         if value is None or i in keep_scalars:
-            operands.append(None if value is None else ctx.edit_value(value))
+            operands.append(None if value is None else _as_given(ctx, value))
         elif i in orders:
             rows = spatial[i].rows
             operands.append(_rows(ctx, spatial[i], orders[i], result) if packed else rows)
         else:
             operands.append(_static(ctx, value, (1,) * (rank - len(shapes[i])) + shapes[i], result, packed))
     return Aligned(level, result, operands, packed)
+
+
+def _as_given(ctx: Context, value: ir.Value) -> ir.Value:
+    """A scalar that every pixel reads, in its own shape."""
+    if isinstance(ctx.info[value], Static) and not is_constant(value):
+        ctx.join(value)
+    return ctx.dense(value)
 
 
 def _shape(ctx: Context, value: ir.Value) -> tuple[int, ...]:
@@ -92,15 +99,21 @@ def _adopt_grid_constants(
 
 
 def adopt(ctx: Context, value: ir.Value, shape: tuple[int, ...], model: Layout, level: str) -> Spatial:
-    """Rows of a value that is whole in the edit graph, on the axes of ``model`` (same rank, grid axes
-    full)."""
+    """Rows of a value that is whole in the edit graph, on the axes of ``model`` (same rank).
+
+    A grid axis of size 1 is repeated where another one is full.
+    """
     dims: list[tuple[Atom, ...]] = []
+    repeated: set[Atom] = set()
     for axis, dim in enumerate(model.dims):
         grid = [a for a in dim if a.kind in "YX"]
         if shape[axis] == size_of(dim):
             dims.append(dim)
         elif shape[axis] == 1 and not grid:
             dims.append(())
+        elif shape[axis] == 1 and len(grid) == len(dim):
+            dims.append(dim)
+            repeated.update(dim)
         elif grid or any(a.kind == "N" for a in dim):
             raise Refusal(f"{value.name} covers only part of the pixel grid")
         else:
@@ -113,8 +126,8 @@ def adopt(ctx: Context, value: ir.Value, shape: tuple[int, ...], model: Layout, 
     wanted = [a for kind in "NYX" for dim in dims for a in dim if a.kind == kind] + list(layout.order)
     flat = [a for dim in dims for a in dim]
     form = Form(
-        tuple(a.size for a in flat), tuple(flat.index(a) for a in wanted), None,
-        (batch, height * width, layout.channels),
+        tuple(1 if a in repeated else a.size for a in flat), tuple(flat.index(a) for a in wanted),
+        tuple(a.size for a in wanted) if repeated else None, (batch, height * width, layout.channels),
     )  # fmt: skip
     whole = ctx.static_form(value, form)
     rows = ctx.edit.op("Gather", [whole, ctx.active(level)], {"axis": 1}, dtype=value.dtype)

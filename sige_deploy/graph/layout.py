@@ -63,6 +63,22 @@ class Layout:
         sizes = {atom.kind: atom.size for dim in self.dims for atom in dim}
         return sizes.get("Y", 1), sizes.get("X", 1)
 
+    @property
+    def is_image(self) -> bool:
+        """Whether the axes are [N, C, Y, X]."""
+        kinds = [{a.kind for a in dim} for dim in self.dims]
+        return len(kinds) == 4 and all(k <= {i} for k, i in zip(kinds, "NCYX")) and self.shape[2:] == self.grid
+
+    def joined(self) -> Layout:
+        """The same tensor with neighbouring channel atoms as one; for rows in reading order."""
+        flat: list[Atom] = []
+        for atom in (a for dim in self.dims for a in dim):
+            if flat and flat[-1].kind == atom.kind == "C":
+                flat[-1] = Atom("C", flat[-1].size * atom.size)
+            else:
+                flat.append(atom)
+        return Layout((tuple(flat),), tuple(a for a in flat if a.kind == "C"))
+
     def is_channels(self, axis: int) -> bool:
         return all(atom.kind == "C" for atom in self.dims[axis])
 

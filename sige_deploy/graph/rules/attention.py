@@ -46,8 +46,9 @@ def attention(node: ir.Node, ctx: Context) -> None:
     out_channels = value_shape[-1] * (heads if rank == 4 else 1)
     q_channels = q.layout.channels // window
     ctx.count_macs(q.level, ctx.batch * pixels * window * key_shape[rank - 2] * (q_channels + out_channels))
-    if tokens and all(a.kind in "YX" for a in tokens):
+    if all(a.kind in "YX" for a in tokens) and size_of(tokens) == pixels:
         require(mask is None, "it has a mask")
+        require(all(a.kind == "N" for a in q.layout.dims[0]), "its batch axis holds channels")
         infos = [ctx.info[v] for v in (key, value)]
         if all(isinstance(i, (Spatial, View)) for i in infos) and _same_grid(ctx, q, key, value):
             rows = _over_grid(ctx, q, key, value, heads, scale)

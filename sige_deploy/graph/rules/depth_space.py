@@ -8,6 +8,8 @@ partitions, packed latents, pixel_shuffle and pixel_unshuffle are all made of th
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import onnx_ir as ir
 
 from sige_deploy.geometry import depth_to_space as phases_of
@@ -24,11 +26,13 @@ def depth_to_space(node: ir.Node, ctx: Context) -> None:
     source, b = _image(node, ctx)
     n, c, h, w = source.layout.shape
     dcr = attribute(node, "mode", "DCR") == "DCR"
-    split = source.layout.reshape((n, b, b, c // b**2, h, w) if dcr else (n, c // b**2, b, b, h, w))
+    source = regrouped(ctx, source, (n, b, b, c // b**2, h, w) if dcr else (n, c // b**2, b, b, h, w))
+    split = source.layout
     factors = split.dims[1:4]
     i, j, rest = factors if dcr else (factors[1], factors[2], factors[0])
     own = Layout((split.dims[0], tuple(a for f in factors for a in f), *split.dims[4:]), split.order)
-    merged = Layout((split.dims[0], rest, (*split.dims[4], *i), (*split.dims[5], *j)), split.order)
+    y, x = split.dims[4] or (Atom("Y", 1),), split.dims[5] or (Atom("X", 1),)
+    merged = Layout((split.dims[0], rest, (*y, *i), (*x, *j)), split.order)
     merge_grid(ctx, Spatial(source.value, source.level, own, source.rows), merged, node.outputs[0])
 
 
@@ -45,9 +49,17 @@ def space_to_depth(node: ir.Node, ctx: Context) -> None:
 def _image(node: ir.Node, ctx: Context) -> tuple[Spatial, int]:
     source = ctx.spatial(node.inputs[0])  # type: ignore[arg-type]
     layout = source.layout
-    plain = len(layout.dims) == 4 and layout.is_channels(1) and not layout.is_channels(2)
-    require(plain, "its input is not an image [N, C, H, W]")
+    require(layout.is_image, "its input is not an image [N, C, H, W]")
     return source, attribute(node, "blocksize")
+
+
+def regrouped(ctx: Context, source: Spatial, shape: tuple[int, ...]) -> Spatial:
+    """The rows under a reshape of the dense axes; channels are put in reading order where their factors do not fit."""
+    try:
+        return replace(source, layout=source.layout.reshape(shape))
+    except Refusal:
+        source = ctx.in_reading_order(source)
+        return replace(source, layout=source.layout.joined().reshape(shape))
 
 
 def cut_grid(ctx: Context, source: Spatial, shape: tuple[int, ...]) -> tuple[str, Layout, ir.Value]:

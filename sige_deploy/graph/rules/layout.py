@@ -8,7 +8,7 @@ import onnx_ir as ir
 from sige_deploy.graph.builder import attribute, static_shape
 from sige_deploy.graph.context import Context, Refusal, require
 from sige_deploy.graph.rules import rule
-from sige_deploy.graph.rules.depth_space import cut_grid, enlarges_grid, merge_grid
+from sige_deploy.graph.rules.depth_space import cut_grid, enlarges_grid, merge_grid, regrouped
 
 
 @rule("Reshape", "Flatten", "Squeeze", "Unsqueeze")
@@ -21,15 +21,15 @@ def reshape(node: ir.Node, ctx: Context) -> None:
     assert shape is not None
     source = ctx.spatial(value)
     try:
-        layout = source.layout.reshape(shape)
+        result = regrouped(ctx, source, shape)
     except Refusal:
         level, layout, rows = cut_grid(ctx, source, shape)
         ctx.set_spatial(output, level, layout, rows)
         return
-    if enlarges_grid(layout):
-        merge_grid(ctx, source, layout, output)
+    if enlarges_grid(result.layout):
+        merge_grid(ctx, result, result.layout, output)
     else:
-        ctx.set_spatial(output, source.level, layout, source.rows)
+        ctx.set_spatial(output, result.level, result.layout, result.rows)
 
 
 @rule("Transpose")

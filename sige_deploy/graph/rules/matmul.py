@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import onnx_ir as ir
 
-from sige_deploy.graph.builder import is_constant, static_shape
+from sige_deploy.graph.builder import attribute, is_constant, static_shape
 from sige_deploy.graph.context import Context, Dense, Form, Refusal, Spatial, Static, View, require
 from sige_deploy.graph.layout import Atom, Layout, size_of
 from sige_deploy.graph.rules import rule
@@ -60,19 +61,17 @@ def gemm(node: ir.Node, ctx: Context) -> None:
     """alpha * A B + beta * C on flattened tokens [N*S, c]."""
     value, weight = node.inputs[0], node.inputs[1]
     assert value is not None and weight is not None
-    plain = all(
-        node.attributes[k].value == d
-        for k, d in (("alpha", 1.0), ("beta", 1.0), ("transA", 0))
-        if k in node.attributes
-    )
-    require(plain, "it scales or transposes its operands")
+    require(not attribute(node, "transA", 0), "it transposes its first operand")
     source = _spatial(ctx, value)
     require(source is not None and source.layout.is_channels(-1), "its first operand is not a row per pixel")
     assert source is not None
-    flip = "transB" in node.attributes and node.attributes["transB"].value == 1
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    require(bias is None or len(static_shape(bias) or (0, 0)) == 1, "its third operand is not a bias")
-    linear(ctx, node.outputs[0], source, weight, transposed=flip, bias=bias)
+    shape = () if bias is None else static_shape(bias)
+    require(shape is not None and math.prod(shape) == (shape or (1,))[-1], "its third operand is not a bias")
+    linear(
+        ctx, node.outputs[0], source, weight, transposed=bool(attribute(node, "transB", 0)), bias=bias,
+        alpha=attribute(node, "alpha", 1.0), beta=attribute(node, "beta", 1.0),
+    )  # fmt: skip
 
 
 def linear(
@@ -83,8 +82,11 @@ def linear(
     *,
     transposed: bool,
     bias: ir.Value | None = None,
+    alpha: float = 1.0,
+    beta: float = 1.0,
 ) -> None:
-    """rows x W (or x W^T) along the contracted axis: the last, or, for matrix x tokens, the one before."""
+    """alpha * rows x W (or x W^T) + beta * bias along the contracted axis: the last, or, for matrix x tokens, the
+    one before."""
     shape = static_shape(output)
     assert shape is not None
     axis = len(source.layout.dims) - (2 if source.layout.has_space(-1) else 1)
@@ -100,14 +102,23 @@ def linear(
     if transposed:
         matrix = ctx.edit.transpose(matrix, [1, 0])
     rows = ctx.edit.op("MatMul", [trailing(ctx, source, kept, mine), matrix], dtype=output.dtype)
+    rows = _scaled(ctx, rows, alpha)
     if bias is not None:
-        rows = ctx.edit.op("Add", [rows, ctx.parameter(bias)])
+        flat = ctx.edit.reshape(ctx.parameter(bias), [-1])  # type: ignore[arg-type]
+        rows = ctx.edit.op("Add", [rows, _scaled(ctx, flat, beta)])
     atoms = (Atom("C", shape[axis]),) if shape[axis] > 1 else ()
     if kept:
         rows = ctx.edit.reshape(rows, [0, 0, size_of(kept) * shape[axis]])
     dims = (*source.layout.dims[:axis], atoms, *source.layout.dims[axis + 1 :])
     ctx.count_macs(source.level, math.prod(shape) * size_of(mine))
     ctx.set_spatial(output, source.level, Layout(dims, (*kept, *atoms)), rows)
+
+
+def _scaled(ctx: Context, value: ir.Value, factor: float) -> ir.Value:
+    if factor == 1.0:
+        return value
+    assert value.dtype is not None
+    return ctx.edit.op("Mul", [value, ctx.edit.constant(np.asarray(factor, value.dtype.numpy()), "factor")])
 
 
 def _in_windows(a: Spatial, b: Spatial) -> bool:
@@ -197,6 +208,7 @@ def _whole(
     require(shape is not None, f"{other.name} has no static shape")
     assert shape is not None
     rank = len(layout.dims)
+    require(len(shape) <= rank, "its second operand has more axes than the rows")
     shape = (1,) * (rank - len(shape)) + shape
     split: list[int] = []
     for axis, dim in enumerate(layout.dims[:-2]):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from sige_deploy.geometry import AxisTaps, compose
 from sige_deploy.geometry import pad as pad_taps
 from sige_deploy.graph.builder import attribute, is_constant
-from sige_deploy.graph.context import Context, View, require
-from sige_deploy.graph.layout import Atom, Layout
+from sige_deploy.graph.context import Context, require
 from sige_deploy.graph.rules import rule
-from sige_deploy.graph.rules.windows import output_grid, read_image
+from sige_deploy.graph.rules.windows import image_view, output_grid, read_image
 
 MODES = {"constant": "zero", "reflect": "reflect", "edge": "edge", "wrap": "wrap"}
 
@@ -29,12 +29,15 @@ def pad(node: ir.Node, ctx: Context) -> None:
     mode = MODES[attribute(node, "mode", "constant")]
     padded = fill if mode == "zero" else 0.0
     read = read_image(ctx, value, padding=padded)
-    y, x = (read.through(pad_taps(read.grid[a], *amounts[2 + a], mode), a) for a in range(2))
+    y, x = (read.through(_taps(read.grid[a], *amounts[2 + a], mode), a) for a in range(2))
     require((y.n_out, x.n_out) == output_grid(node), "its output size does not follow from its pads")
-    layout = Layout(
-        (*read.source.layout.dims[:2], (Atom("Y", y.n_out),), (Atom("X", x.n_out),)), read.source.layout.order
-    )
-    ctx.info[output] = View(output, read.source, layout, y, x, padded)
+    ctx.info[output] = image_view(output, read, y, x, padded)
+
+
+def _taps(n_in: int, before: int, after: int, mode: str) -> AxisTaps:
+    """Crop, then pad: what wraps or mirrors is the cropped image."""
+    kept = pad_taps(n_in, min(before, 0), min(after, 0))
+    return compose(pad_taps(kept.n_out, max(before, 0), max(after, 0), mode), kept)
 
 
 def _ints(value: ir.Value | None) -> list[int]:

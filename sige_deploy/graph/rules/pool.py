@@ -19,6 +19,7 @@ def max_pool(node: ir.Node, ctx: Context) -> None:
     require(len(node.outputs) == 1, "its indices are used")
     value = node.inputs[0]
     assert value is not None and value.dtype is not None
+    require(value.dtype.is_floating_point(), "its input is not of floating point")
     lowest = float(np.finfo(value.dtype.numpy()).min)
     read = read_image(ctx, value, padding=lowest)
     out = output_grid(node)

@@ -12,11 +12,10 @@ import numpy as np
 import onnx_ir as ir
 
 from sige_deploy.geometry import AxisTaps, Geometry, resampling
-from sige_deploy.graph.builder import attribute, is_constant, static_shape
-from sige_deploy.graph.context import Context, Spatial, View, require
-from sige_deploy.graph.layout import Atom, Layout
+from sige_deploy.graph.builder import Builder, attribute, is_constant, static_shape
+from sige_deploy.graph.context import Context, Spatial, require
 from sige_deploy.graph.rules import rule
-from sige_deploy.graph.rules.windows import image_output, output_grid, read_image
+from sige_deploy.graph.rules.windows import image_output, image_view, output_grid, read_image
 
 ATTRIBUTES = (
     "antialias", "coordinate_transformation_mode", "cubic_coeff_a", "exclude_outside", "extrapolation_value", "mode",
@@ -33,26 +32,34 @@ def resize(node: ir.Node, ctx: Context) -> None:
     mode = settings.get("mode", "nearest")
     require(settings.get("coordinate_transformation_mode") != "tf_crop_and_resize", "it crops by a region")
     require(attribute(node, "keep_aspect_ratio_policy", "stretch") == "stretch", "it keeps the aspect ratio")
-    require("axes" not in node.attributes, "it names its axes")
     read = read_image(ctx, value)
     out = output_grid(node)
-    scales = node.inputs[2] if len(node.inputs) > 2 else None
-    factors: list[float | None] = [None, None]
-    if scales is not None and static_shape(scales) == (4,):
-        require(is_constant(scales), "its scales are computed at run time")
-        assert scales.const_value is not None
-        factors = [float(f) for f in scales.const_value.numpy()[2:]]
+    before, after = static_shape(value), static_shape(output)
+    require(before is not None and after is not None and before[:2] == after[:2], "it resizes channels")
+    factors = _factors(node)
     key = tuple(sorted(settings.items()))
-    y, x = (read.through(_axis_taps(read.grid[a], out[a], factors[a], key), a) for a in range(2))
+    taps = [_axis_taps(read.grid[a], out[a], factors[a], key) for a in range(2)]
+    require(tuple(t.n_out for t in taps) == out, "its output size does not follow from its scales")
+    y, x = (read.through(taps[a], a) for a in range(2))
     if y.weight is None and x.weight is None:
-        grid = (Atom("Y", out[0]),) if out[0] > 1 else (), (Atom("X", out[1]),) if out[1] > 1 else ()
-        layout = Layout((*read.source.layout.dims[:2], *grid), read.source.layout.order)
-        ctx.info[output] = View(output, read.source, layout, y, x)
+        ctx.info[output] = image_view(output, read, y, x)
         return
     require(mode in ("linear", "cubic"), f"its mode is {mode}")
     geometry = ctx.geometry(read.source.level, y, x)
     rows = weighted_gather(ctx, read.source, geometry)
     image_output(ctx, output, geometry.target, read.batch, read.channels, rows)
+
+
+def _factors(node: ir.Node) -> list[float | None]:
+    """The scales of H and W where the node gives scales."""
+    scales = node.inputs[2] if len(node.inputs) > 2 else None
+    if scales is None or static_shape(scales) == (0,):
+        return [None, None]
+    require(is_constant(scales), "its scales are computed at run time")
+    assert scales.const_value is not None
+    axes = [a % 4 for a in attribute(node, "axes", range(4))]
+    given = dict(zip(axes, scales.const_value.numpy().tolist()))
+    return [given.get(2, 1.0), given.get(3, 1.0)]
 
 
 def weighted_gather(ctx: Context, source: Spatial, geometry: Geometry) -> ir.Value:
@@ -86,8 +93,6 @@ def _axis_taps(
 def _response(n_in: int, n_out: int, scale: float | None, settings: dict[str, object]) -> np.ndarray:
     """float32 [n_out, n_in]: what Resize makes of each unit vector."""
     import onnxruntime
-
-    from sige_deploy.graph.builder import Builder
 
     builder = Builder("")
     x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([1, 1, n_in, n_in]))

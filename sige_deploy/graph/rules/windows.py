@@ -63,18 +63,23 @@ class Read:
 
 
 def read_image(ctx: Context, value: ir.Value, *, padding: float | None = 0.0) -> Read:
-    """The input as an image [N, C, H, W]; a view is read through when its padding equals the op's own."""
+    """The input as an image [N, C, H, W]; a view is read through when its padding equals the op's own (None: it
+    pads nothing)."""
     info = ctx.info[value]
     view = info if isinstance(info, View) else None
-    if view is not None and view.pad_value != padding and (view.y.index.min() < 0 or view.x.index.min() < 0):
+    if view is not None and padding not in (None, view.pad_value) and _pads(view):
         ctx.decline("it pads with another value than the pad in front of it, which is gathered by itself")
         view = None
     source = view.source if view is not None else ctx.spatial(value)
     layout = source.layout
-    if not (len(layout.dims) == 4 and layout.is_channels(1) and not layout.is_channels(2)):
+    if not layout.is_image:
         raise Refusal("its input is not an image [N, C, H, W]")
     seen = view.layout if view is not None else layout
     return Read(ctx.in_reading_order(source), layout.dims[0], layout.channels, seen.grid, view)
+
+
+def _pads(view: View) -> bool:
+    return bool(view.y.index.min() < 0 or view.x.index.min() < 0)
 
 
 def image_output(
@@ -83,9 +88,18 @@ def image_output(
     """Declare an output [N, C, H, W] whose rows have one channel axis."""
     grid = ctx.levels[level]
     c = (Atom("C", channels),) if channels > 1 else ()
-    y = (Atom("Y", grid.height),) if grid.height > 1 else ()
-    x = (Atom("X", grid.width),) if grid.width > 1 else ()
-    ctx.set_spatial(output, level, Layout((batch, c, y, x), c), rows)
+    ctx.set_spatial(output, level, Layout((batch, c, *grid_dims(*grid.shape)), c), rows)
+
+
+def image_view(output: ir.Value, read: Read, y: AxisTaps, x: AxisTaps, pad_value: float = 0.0) -> View:
+    """What was read as an image, re-indexed and not yet gathered."""
+    layout = Layout((*read.source.layout.dims[:2], *grid_dims(y.n_out, x.n_out)), read.source.layout.order)
+    return View(output, read.source, layout, y, x, pad_value)
+
+
+def grid_dims(height: int, width: int) -> tuple[tuple[Atom, ...], tuple[Atom, ...]]:
+    """The last two axes of an image."""
+    return (Atom("Y", height),) if height > 1 else (), (Atom("X", width),) if width > 1 else ()
 
 
 def output_grid(node: ir.Node) -> tuple[int, int]:
