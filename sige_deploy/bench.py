@@ -245,10 +245,11 @@ def poison(arrays: Iterable[np.ndarray]) -> None:
 
 def calibrated(cases: Sequence[Case]) -> tuple[float | None, float]:
     """(crossing, dense_above): the smallest active fraction where sparse / dense reaches 1, linear between
-    the cases of one shape, and 5 % less. Without a crossing sparse always wins, and dense_above is 1."""
+    the cases of one shape, and 5 % less. Without a crossing, the largest fraction that was measured."""
     lines = [[(c.active_fraction, 1 / c.ratio) for c in cases if c.shape == shape] for shape in SHAPES]
     crossing = min((x for x in map(_crossing, lines) if x is not None), default=None)
-    return crossing, 1.0 if crossing is None else (1 - MARGIN) * crossing
+    largest = max(c.active_fraction for c in cases)
+    return crossing, largest if crossing is None else (1 - MARGIN) * crossing
 
 
 def pays_after(overhead_ms: float, sparse_ms: float, dense_ms: float) -> int | None:

@@ -123,6 +123,7 @@ def test_calibration_takes_the_worse_shape() -> None:
     ("cases", "expected"),
     [
         ([case(0.1, 4.0), case(1.0, 1.2)], (None, 1.0)),
+        ([case(0.1, 4.0), case(0.3, 1.2)], (None, 0.3)),
         ([case(0.1, 0.5), case(1.0, 0.2)], (0.0, 0.0)),
         ([case(0.1, 1.0), case(1.0, 0.2)], (0.0, 0.0)),
     ],

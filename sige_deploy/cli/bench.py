@@ -68,11 +68,10 @@ def _show(result: Result) -> None:
         f"({result.record_ms / result.dense_ms:.2f}x), caches {size(result.cache_bytes)}; "
         f"medians of {result.repeats}\n"
     )
-    columns = [">area", "shape", ">work", ">dense ms", ">sparse ms", ">ratio"]
-    columns += [">index ms", ">run ms", ">planned ms", "path", ">pays after"]
+    columns = ">area shape >work >dense_ms >sparse_ms >ratio >planned_ms path >pays_after"
     show(
         "Edits",
-        columns,
+        [column.replace("_", " ") for column in columns.split()],
         [
             [
                 share(c.share),
@@ -81,8 +80,6 @@ def _show(result: Result) -> None:
                 ms(c.dense_ms),
                 ms(c.sparse_ms),
                 f"{c.ratio:.2f}x",
-                ms(c.stages["index"]),
-                ms(c.stages["run"]),
                 ms(c.planned_ms),
                 c.planned_path,
                 "never" if c.pays_after is None else str(c.pays_after),

@@ -57,11 +57,14 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> N
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
+        padding=(0, 1, 0, 0),
         show_header=any(name.lstrip(">") for name in columns),
     )
     for name in columns:
         right = name.startswith(">")
-        table.add_column(name.lstrip(">"), justify="right" if right else "left", overflow="fold")
+        table.add_column(
+            name.lstrip(">"), justify="right" if right else "left", overflow="fold", no_wrap=right
+        )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     stdout().print(table, "")

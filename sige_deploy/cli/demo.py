@@ -25,17 +25,7 @@ def demo(
         f"record {ms(result.record_ms)} ms, {size(result.cache_bytes)} of caches; {result.threads} threads, "
         f"{result.processor}; medians of {repeats} interleaved runs\n"
     )
-    columns = [
-        "edit",
-        ">area",
-        ">work",
-        ">edit / ms",
-        ">dense / ms",
-        ">ratio",
-        "path",
-        ">PSNR inside",
-        ">PSNR outside",
-    ]
+    columns = ["edit", ">area", ">work", ">edit ms", ">dense ms", ">ratio", "path", ">inside", ">outside"]
     rows = [
         [
             e.name,
@@ -51,4 +41,5 @@ def demo(
         for e in result.edits
     ]
     show("Edits of the street", columns, rows)
+    say("inside, outside: PSNR to dense in the recomputed pixels, and in all others\n")
     say(f"picture: {result.picture}\nbundle:  {result.bundle}")

@@ -65,7 +65,7 @@ def _tables(manifest: Manifest, bundle_id: str) -> list[tuple[str, list[str], li
             share(x.macs / total),
             x.geometry or "inputs",
         ]
-        for x in manifest.levels
+        for x in sorted(manifest.levels, key=lambda x: -x.height * x.width)
     ]
     files = [[name, size(f.bytes), f.sha256[:SHORTEST]] for name, f in manifest.files.items()]
     return [
@@ -90,7 +90,8 @@ def _caches(manifest: Manifest) -> list[list[str]]:
     for cache in manifest.caches:
         groups.setdefault((cache.level or "constants", cache.dtype), []).append(cache)
     lines = []
-    for (level, dtype), caches in groups.items():
+    pixels = {level.id: level.height * level.width for level in manifest.levels}
+    for (level, dtype), caches in sorted(groups.items(), key=lambda group: -pixels.get(group[0][0], 0)):
         channels = sum(c.shape[-1] for c in caches if c.kind == "base")
         bytes_ = sum(map(cache_bytes, caches))
         lines.append([level, dtype, str(len(caches)), str(channels) if channels else "", size(bytes_)])
