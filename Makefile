@@ -8,7 +8,7 @@ TREE := build/tree/sige_deploy
 .PHONY: test lint demo tree clean
 
 test: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 lint: .venv/ready tree
 	$(BIN)/ruff check

@@ -11,6 +11,15 @@ import pytest
 import sige_deploy as sige
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one file on one network share its export, so `--dist loadgroup` keeps them on one worker."""
+    for item in items:
+        network = getattr(item, "callspec", None) and item.callspec.params.get("name")
+        if isinstance(network, str):
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{network}"))
+
+
 @pytest.fixture(scope="session")
 def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the tiny bundle; not to be changed."""
