@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         network = getattr(item, "callspec", None) and item.callspec.params.get("name")
         if isinstance(network, str):
             item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{network}"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def torchlib_read_once() -> Iterator[None]:
+    """torch.onnx parses its whole operator library at every export, half the time of a small one: keep "
+    "the result."""
+    if "torch" not in sys.modules:
+        yield
+        return
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
+        yield
 
 
 @pytest.fixture(scope="session")
