@@ -105,6 +105,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     milliseconds = measure(arguments.size, arguments.share, arguments.repeats)
     for stage, value in milliseconds.items():
         print(f"{stage:20} {value:7.3f} ms")
@@ -115,7 +116,12 @@ def main() -> None:
         "size": arguments.size,
         "share": arguments.share,
         "repeats": arguments.repeats,
-        "machine": {"processor": processor(), "cores_used": 1, "system": platform.platform(terse=True)},
+        "machine": {
+            "processor": processor(),
+            "cores_used": 1,
+            "load": round(load, 2),
+            "system": platform.platform(terse=True),
+        },
         "versions": {"python": platform.python_version(), "numpy": np.__version__},
         "milliseconds": {stage: round(value, 4) for stage, value in milliseconds.items()},
     }
