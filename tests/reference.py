@@ -178,8 +178,8 @@ class _Run:
             return _apply(node, args, kwargs)
 
         recorded = evaluate("recorded")
-        if all(values[n.name].pos is None for n in node.all_input_nodes):
-            return Value(recorded, evaluate("mixed"))
+        if recorded is None or all(values[n.name].pos is None for n in node.all_input_nodes):
+            return Value(recorded, evaluate("mixed"))  # None: an assertion about a tensor
         name = _name(node)
         reindexes = _reindexes(name, node)
         if not reindexes and name not in _NEIGHBOURHOOD:
