@@ -67,7 +67,9 @@ class Layout:
     def is_image(self) -> bool:
         """Whether the axes are [N, C, Y, X]."""
         kinds = [{a.kind for a in dim} for dim in self.dims]
-        return len(kinds) == 4 and all(k <= {i} for k, i in zip(kinds, "NCYX")) and self.shape[2:] == self.grid
+        return (
+            len(kinds) == 4 and all(k <= {i} for k, i in zip(kinds, "NCYX")) and self.shape[2:] == self.grid
+        )
 
     def joined(self) -> Layout:
         """The same tensor with neighbouring channel atoms as one; for rows in reading order."""

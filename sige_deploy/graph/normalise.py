@@ -27,19 +27,21 @@ from onnx_ir.passes.common import (
 from sige_deploy.errors import ExportError
 from sige_deploy.graph.builder import Builder, attribute, is_constant, static_shape
 from sige_deploy.graph.einsum import expand_einsum
+from sige_deploy.graph.opset import at_opset
 from sige_deploy.ops import OPSET
 
 PASS_DOMAIN = "sige.pass"
 
 
 def prepare(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> ir.Model:
-    """The model at opset 23 or later with these input shapes, constants folded and every shape inferred.
+    """The model at opset 23 with these input shapes, constants folded and every shape inferred.
 
-    Raises ExportError when the opset cannot be converted.
+    Raises ExportError when the opset cannot be converted, when control flow is left, or a shape stays unknown.
     """
     import onnxscript.optimizer
 
-    model = _convert(model)
+    names = [[v.name or "" for v in values] for values in (model.graph.inputs, model.graph.outputs)]
+    model = at_opset(model)
     for value in model.graph.inputs:
         if value.name is not None and value.name in shapes:
             value.shape = ir.Shape(shapes[value.name])
@@ -49,32 +51,68 @@ def prepare(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> ir.Model:
             if static_shape(output) is None:
                 output.shape = None
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    ShapeInferencePass()(model)
+    _infer_shapes(model)
     onnxscript.optimizer.optimize(model, num_iterations=3, onnx_shape_inference=True)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     IdentityEliminationPass()(model)
     RemoveUnusedNodesPass()(model)
-    ShapeInferencePass()(model)
+    _infer_shapes(model)
+    _restore_names(model, *names)
+    _check(model)
     return model
 
 
-def _convert(model: ir.Model) -> ir.Model:
-    version = model.opset_imports.get("", OPSET)
-    if version >= OPSET:
-        return model
-    import onnx.version_converter
-
-    try:
-        return ir.from_proto(onnx.version_converter.convert_version(ir.to_proto(model), OPSET))
-    except Exception as error:
-        raise ExportError(
-            f"The model's opset {version} cannot be converted to {OPSET} ({_first_line(error)}); export it "
-            f"again with opset {OPSET}."
-        ) from error
+def _infer_shapes(model: ir.Model) -> None:
+    """ONNX infers nothing behind GroupNormalization, so it passes as Clip, whose result has its input's shape too."""
+    norms = [n for n in model.graph.all_nodes() if n.op_type == "GroupNormalization" and n.domain == ""]
+    for node in norms:
+        node.op_type = "Clip"
+    ShapeInferencePass()(model)
+    for node in norms:
+        node.op_type = "GroupNormalization"
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+def _check(model: ir.Model) -> None:
+    names = [v.name or "" for v in model.graph.outputs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ExportError(f"The model has two outputs named '{name}'; give each a name of its own.")
+    for node in model.graph:
+        if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
+            raise ExportError(
+                f"The model has control flow ({node.op_type} '{node.name}') that constants do not decide; export it "
+                "with a fixed path."
+            )
+    for value in model.graph.outputs:
+        if static_shape(value) is None:
+            raise ExportError(
+                f"The shape of output '{value.name}' does not follow from the shapes of the example inputs; give the "
+                "model's values static shapes (onnx.shape_inference), or leave the output out."
+            )
+
+
+def _restore_names(model: ir.Model, inputs: list[str], outputs: list[str]) -> None:
+    """Names as they were, and a value of its own for every output: passes merge equal ones.
+
+    An output that has the name of an input gets a suffix.
+    """
+    for value, name in zip(model.graph.inputs, inputs, strict=True):
+        value.name = name
+    found = model.graph.outputs
+    taken = set(model.graph.inputs)
+    for i, name in enumerate(outputs):
+        value = found[i]
+        if value in taken or is_constant(value):
+            if value.is_initializer():
+                model.graph.initializers.pop(value.name)
+                value.name = f"{value.name}/value"
+                model.graph.register_initializer(value)
+            builder = Builder(f"{name}/")
+            found[i] = builder.op("Identity", [value])
+            found[i].shape, found[i].type = value.shape, value.type
+            model.graph.extend(builder.nodes)
+        found[i].name = f"{name}_out" if name in inputs else name
+        taken.add(found[i])
 
 
 def expand_composites(model: ir.Model) -> None:

@@ -14,7 +14,6 @@ import onnx.parser
 import onnxruntime
 
 import sige_deploy as sige
-from sige_deploy import rows
 from sige_deploy.geometry import Level
 from sige_deploy.manifest import InputSpec, OutputSpec
 from sige_deploy.masks import level_masks, resample_mask
@@ -79,13 +78,17 @@ class Laws:
         self.rng = np.random.default_rng(self.seed)
         self.recorded = self.some_inputs()
         fresh = self.some_inputs()
-        self.edited = {n: fresh[n] if n in self.spatial else a for n, a in self.recorded.items()} | dict(self.free)
+        self.edited = {n: fresh[n] if n in self.spatial else a for n, a in self.recorded.items()} | dict(
+            self.free
+        )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         providers = ["CPUExecutionProvider"]
-        self.network = onnxruntime.InferenceSession(self.model.SerializeToString(), options, providers=providers)
+        self.network = onnxruntime.InferenceSession(
+            self.model.SerializeToString(), options, providers=providers
+        )
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder)
             onnx.save(self.model, path / "net.onnx")
@@ -113,7 +116,9 @@ class Laws:
         """A blob of the first spatial input's size with a few lone pixels, never empty or full."""
         height, width = self.recorded[self.spatial[0]].shape[-2:]
         mask = self.rng.random((height, width)) < 0.05
-        mask[height // 3 : height // 3 + max(1, height // 4), width // 2 : width // 2 + max(1, width // 4)] = True
+        mask[
+            height // 3 : height // 3 + max(1, height // 4), width // 2 : width // 2 + max(1, width // 4)
+        ] = True
         return mask
 
     # ---- what the laws speak of ---------------------------------------------------------------------------------
@@ -238,7 +243,9 @@ def check(
     (not with recorded statistics).
     """
     laws = Laws(model, **options)  # type: ignore[arg-type]
-    assert islands is None or laws.islands() == list(islands), [(i.op, i.reason) for i in laws.manifest.islands]
+    assert islands is None or laws.islands() == list(islands), [
+        (i.op, i.reason) for i in laws.manifest.islands
+    ]
     laws.nothing_changes()
     if mixed:
         laws.edit_is_mixed()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import onnx_ir as ir
 
-from sige_deploy.graph.builder import attribute, is_constant
-from sige_deploy.graph.context import Context, Spatial, require
+from sige_deploy.graph.builder import attribute, static_shape
+from sige_deploy.graph.context import Context, Form, Spatial, View, require
 from sige_deploy.graph.layout import Atom, Layout, size_of
 from sige_deploy.graph.rules import rule
 from sige_deploy.graph.rules.reduce import trailing
@@ -24,7 +26,7 @@ def softmax(node: ir.Node, ctx: Context) -> None:
 
 @rule("LayerNormalization", "RMSNormalization")
 def layer_norm(node: ir.Node, ctx: Context) -> None:
-    """Over trailing channel axes; scale and bias are constants."""
+    """Over trailing channel axes."""
     require(len(node.outputs) == 1, "its statistics outputs are used")
     source = ctx.spatial(node.inputs[0])  # type: ignore[arg-type]
     rank = len(source.layout.dims)
@@ -32,20 +34,22 @@ def layer_norm(node: ir.Node, ctx: Context) -> None:
     for a in range(axis, rank):
         require(source.layout.is_channels(a), "it normalises over the pixel grid")
     kept, mine = _parts(source, axis, rank)
-    inputs = [trailing(ctx, source, kept, mine)]
+    inputs: list[ir.Value | None] = [trailing(ctx, source, kept, mine)]
     for parameter in node.inputs[1:]:
-        require(parameter is None or is_constant(parameter), "its scale or bias is computed at run time")
-        if parameter is None:
-            inputs.append(parameter)  # type: ignore[arg-type]
-        elif len(parameter.shape or ()) == 1:
-            inputs.append(ctx.edit_value(parameter))
-        else:
-            assert parameter.const_value is not None
-            inputs.append(
-                ctx.edit.constant(parameter.const_value.numpy().reshape(-1), parameter.name or "norm")
-            )
+        inputs.append(None if parameter is None else _parameter(ctx, parameter, size_of(mine)))
     rows = ctx.edit.op(node.op_type, inputs, {**node.attributes, "axis": -1})
     _finish(node, ctx, source, kept, mine, rows)
+
+
+def _parameter(ctx: Context, value: ir.Value, size: int) -> ir.Value:
+    """A scale or bias as [size] or [1]."""
+    shape = static_shape(value)
+    fits = shape is not None and math.prod(shape) in (1, size)
+    require(
+        fits and not isinstance(ctx.info[value], (Spatial, View)), "its scale or bias differs among pixels"
+    )
+    assert shape is not None
+    return ctx.static_form(value, Form(shape, tuple(range(len(shape))), None, (math.prod(shape),)))
 
 
 def _parts(source: Spatial, start: int, stop: int) -> tuple[tuple[Atom, ...], tuple[Atom, ...]]:

@@ -89,9 +89,22 @@ def global_pool(node: ir.Node, ctx: Context) -> None:
 
 @rule("Moments")
 def moments(node: ir.Node, ctx: Context) -> None:
-    """Mean and variance (the pass's own expansion of a normalisation over the grid)."""
+    """Mean and variance (the pass's own expansion of a normalisation)."""
     source = ctx.spatial(node.inputs[0])  # type: ignore[arg-type]
-    statistic(node, ctx, source, attribute(node, "axes"))
+    axes = attribute(node, "axes")
+    if not all(source.layout.is_channels(a) for a in axes):
+        statistic(node, ctx, source, axes)
+        return
+    reduced = tuple(a for axis in axes for a in source.layout.dims[axis])
+    kept = tuple(a for a in source.layout.order if a not in reduced)
+    value = trailing(ctx, source, kept, reduced)
+    last = {"axes": [3 if kept else 2]}
+    layout = Layout(tuple(() if a in axes else dim for a, dim in enumerate(source.layout.dims)), kept)
+    for output, rows in zip(
+        node.outputs, ctx.edit.op("Moments", [value], last, domain=node.domain, outputs=2)
+    ):
+        rows = ctx.edit.reshape(rows, [0, 0, size_of(kept)]) if kept else rows
+        ctx.set_spatial(output, source.level, layout, rows)
 
 
 @rule("ArgMax", "ArgMin")

@@ -28,15 +28,17 @@ def test_three_axes(heads: int, scale: str) -> None:
 
 @pytest.mark.parametrize("scale", ["", "<scale=0.3>"])
 def test_four_axes(scale: str) -> None:
-    body = PROJECT + HEADS + f" a = Attention{scale}(qh, kh, vh) b = Transpose<perm=[0,2,1,3]>(a) y = Reshape(b, join)"
+    body = (
+        PROJECT
+        + HEADS
+        + f" a = Attention{scale}(qh, kh, vh) b = Transpose<perm=[0,2,1,3]>(a) y = Reshape(b, join)"
+    )
     check(network(body, IMAGES, weights=WEIGHTS))
 
 
 def test_heads_of_other_channel_order() -> None:
     """[N, d, h, S]: heads fastest."""
-    heads = " ".join(
-        f"{n}s = Reshape({n}, split) {n}h = Transpose<perm=[0,3,1,2]>({n}s)" for n in "qkv"
-    )
+    heads = " ".join(f"{n}s = Reshape({n}, split) {n}h = Transpose<perm=[0,3,1,2]>({n}s)" for n in "qkv")
     check(network(PROJECT + heads + " y = Attention(qh, kh, vh)", IMAGES, weights=WEIGHTS))
 
 
@@ -45,7 +47,9 @@ def test_values_of_another_depth(axes: int) -> None:
     weights = {**WEIGHTS, "wv": weight(4, 6), "values": ints(0, 30, 2, 3)}
     body = PROJECT + "y = Attention<q_num_heads=2, kv_num_heads=2>(q, k, v)"
     if axes == 4:
-        body = PROJECT + HEADS.replace("Reshape(v, split)", "Reshape(v, values)") + " y = Attention(qh, kh, vh)"
+        body = (
+            PROJECT + HEADS.replace("Reshape(v, split)", "Reshape(v, values)") + " y = Attention(qh, kh, vh)"
+        )
     check(network(body, IMAGES, weights=weights))
 
 
@@ -82,7 +86,11 @@ def test_keys_with_a_text_in_front() -> None:
         kt = MatMul(text, wk) vt = MatMul(text, wv) kj = Concat<axis=1>(kt, k) vj = Concat<axis=1>(vt, v)
         y = Attention<q_num_heads=2, kv_num_heads=2>(q, kj, vj)
     """  # fmt: skip
-    check(network(body, f"{IMAGES}, float[2,7,4] text", weights=WEIGHTS), islands=["Concat", "Concat"], mixed=False)
+    check(
+        network(body, f"{IMAGES}, float[2,7,4] text", weights=WEIGHTS),
+        islands=["Concat", "Concat"],
+        mixed=False,
+    )
 
 
 REFUSALS = {
@@ -96,7 +104,9 @@ REFUSALS = {
 def test_refusals(name: str) -> None:
     call, reason = REFUSALS[name]
     weights = {**WEIGHTS, "mask": weight(30, 30)}
-    laws = check(network(f"{PROJECT} y = {call}", IMAGES, weights=weights), islands=["Attention"], mixed=False)
+    laws = check(
+        network(f"{PROJECT} y = {call}", IMAGES, weights=weights), islands=["Attention"], mixed=False
+    )
     assert laws.manifest.islands[0].reason == reason
 
 

@@ -9,12 +9,16 @@ from ..helpers import check, ints, network, weight
 
 
 def test_split_by_sizes() -> None:
-    laws = check(network("y, z = Split<axis=1>(x, s)", "float[2,4,6,5] x", "float y, float z", {"s": ints(1, 3)}))
+    laws = check(
+        network("y, z = Split<axis=1>(x, s)", "float[2,4,6,5] x", "float y, float z", {"s": ints(1, 3)})
+    )
     assert [o.level for o in laws.manifest.outputs] == ["6x5", "6x5"]
 
 
 def test_split_evenly_with_a_remainder() -> None:
-    check(network("a, b, c = Split<axis=-3, num_outputs=3>(x)", "float[1,5,6,5] x", "float a, float b, float c"))
+    check(
+        network("a, b, c = Split<axis=-3, num_outputs=3>(x)", "float[1,5,6,5] x", "float a, float b, float c")
+    )
 
 
 def test_split_heads_and_packed_channels() -> None:
@@ -26,7 +30,9 @@ def test_split_heads_and_packed_channels() -> None:
 
 def test_split_of_the_grid_is_refused() -> None:
     laws = check(
-        network("y, z = Split<axis=2, num_outputs=2>(x)", outputs="float y, float z"), islands=["Split"], mixed=False
+        network("y, z = Split<axis=2, num_outputs=2>(x)", outputs="float y, float z"),
+        islands=["Split"],
+        mixed=False,
     )
     assert laws.manifest.islands[0].reason == "it works along the pixel grid or the batch"
 
@@ -81,7 +87,9 @@ def test_sliced_channels_and_grid_at_once() -> None:
 
 def test_one_image_of_the_batch_is_refused() -> None:
     weights = {"a": ints(1), "b": ints(2), "c": ints(0)}
-    check(network("y = Slice(x, a, b, c)", "float[2,4,6,5] x", weights=weights), islands=["Slice"], mixed=False)
+    check(
+        network("y = Slice(x, a, b, c)", "float[2,4,6,5] x", weights=weights), islands=["Slice"], mixed=False
+    )
 
 
 def test_flip_moves_pixels() -> None:
@@ -150,7 +158,9 @@ def test_gathers_qkv_of_tokens() -> None:
      (1, np.int64([[0, 1], [2, 3]]), "its indices have more than one axis")],
 )  # fmt: skip
 def test_gather_refusals(axis: int, index: np.ndarray, reason: str) -> None:
-    laws = check(network(f"y = Gather<axis={axis}>(x, i)", weights={"i": index}), islands=["Gather"], mixed=False)
+    laws = check(
+        network(f"y = Gather<axis={axis}>(x, i)", weights={"i": index}), islands=["Gather"], mixed=False
+    )
     assert laws.manifest.islands[0].reason == reason
 
 
@@ -190,7 +200,14 @@ def test_concat_of_channels() -> None:
 
 def test_concat_with_constants() -> None:
     weights = {"c": weight(2, 3, 6, 5)}
-    check(network("y = Concat<axis=1>(x, c) z = Concat<axis=1>(c, x)", "float[2,4,6,5] x", "float y, float z", weights))
+    check(
+        network(
+            "y = Concat<axis=1>(x, c) z = Concat<axis=1>(c, x)",
+            "float[2,4,6,5] x",
+            "float y, float z",
+            weights,
+        )
+    )
 
 
 def test_concat_with_a_pinned_input() -> None:
@@ -265,6 +282,8 @@ def test_roll() -> None:
 
 def test_class_token_is_an_island() -> None:
     """A token beside the pixels: no grid has it."""
-    body = "t = Reshape(x, shape) n = Transpose<perm=[0,2,1]>(t) c = Concat<axis=1>(token, n) y = MatMul(c, w)"
+    body = (
+        "t = Reshape(x, shape) n = Transpose<perm=[0,2,1]>(t) c = Concat<axis=1>(token, n) y = MatMul(c, w)"
+    )
     weights = {"shape": ints(0, 4, 30), "token": weight(1, 1, 4), "w": weight(4, 4)}
     check(network(body, "float[1,4,6,5] x", weights=weights), islands=["Concat"], mixed=False)

@@ -53,7 +53,9 @@ def test_behind_a_pointwise_op_padding_is_zero() -> None:
     check(network(body, weights={"w": weight(5, 4, 3, 3)}))
 
 
-@pytest.mark.parametrize(("mode", "fill"), [("reflect", ""), ("edge", ""), ("wrap", ""), ("constant", ""), ("constant", ", fill")])
+@pytest.mark.parametrize(
+    ("mode", "fill"), [("reflect", ""), ("edge", ""), ("wrap", ""), ("constant", ""), ("constant", ", fill")]
+)
 def test_reads_through_a_pad(mode: str, fill: str) -> None:
     """Only a fill of zero can be read through; another one makes the padded image a level of its own."""
     body = f'p = Pad<mode="{mode}">(x, pads{fill}) y = Conv(p, w, b)'
@@ -178,9 +180,7 @@ def test_weights_computed_from_the_picture() -> None:
 def test_weights_that_are_the_picture() -> None:
     body = "k = Conv<pads=[1,1,1,1]>(x, w) y = Conv(x, k)"
     weights = {"w": weight(1, 1, 3, 3)}
-    laws = check(
-        network(body, "float[1,1,6,5] x", weights=weights), islands=["Conv"], mixed=False
-    )
+    laws = check(network(body, "float[1,1,6,5] x", weights=weights), islands=["Conv"], mixed=False)
     assert laws.manifest.islands[0].reason == "its weights follow from the edited pixels"
 
 
@@ -196,7 +196,11 @@ def test_three_dimensional_refused() -> None:
 def test_transposed_grid_is_refused(size: str) -> None:
     """[N, C, W, H] is not the image that the levels know."""
     body = "t = Transpose<perm=[0,1,3,2]>(x) y = Conv<pads=[1,1,1,1]>(t, w)"
-    check(network(body, f"float[1,4,{size}] x", weights={"w": weight(3, 4, 3, 3)}), islands=["Conv"], mixed=False)
+    check(
+        network(body, f"float[1,4,{size}] x", weights={"w": weight(3, 4, 3, 3)}),
+        islands=["Conv"],
+        mixed=False,
+    )
 
 
 def test_channels_along_the_batch_are_refused() -> None:
@@ -205,7 +209,7 @@ def test_channels_along_the_batch_are_refused() -> None:
     check(network(body, "float[1,4,6,5] x", weights=weights), islands=["Conv"], mixed=False)
 
 
-@pytest.mark.parametrize("shape", ["1,4,1,10", "1,4,12,1", "1,1,1,1", "2,1,1,3", "2,4,1,1", "4,1,6"])
+@pytest.mark.parametrize("shape", ["1,4,1,10", "1,4,12,1", "1,1,1,1", "2,1,1,3", "2,4,1,1"])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_axes_of_size_one(shape: str, stride: int) -> None:
     body = f"y = Conv<pads=[1,1,1,1], strides=[{stride},{stride}]>(x, w)"

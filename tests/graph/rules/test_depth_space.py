@@ -18,7 +18,9 @@ def test_of_regrouped_channels(mode: str) -> None:
         s = Reshape(x, split) t = Transpose<perm=[0,2,1,3,4]>(s) u = Reshape(t, join)
         y = DepthToSpace<blocksize=2, mode="{mode}">(u)
     """
-    check(network(body, "float[2,24,4,3] x", weights={"split": ints(0, 3, 8, 4, 3), "join": ints(0, 24, 4, 3)}))
+    check(
+        network(body, "float[2,24,4,3] x", weights={"split": ints(0, 3, 8, 4, 3), "join": ints(0, 24, 4, 3)})
+    )
 
 
 @pytest.mark.parametrize("block", [2, 3])
@@ -50,13 +52,21 @@ def test_pixel_shuffle_spelled_out(dcr: bool) -> None:
 @pytest.mark.parametrize("perm", ["0,1,3,5,2,4", "0,3,5,1,2,4"])
 def test_pixel_unshuffle_spelled_out(perm: str) -> None:
     body = f"s = Reshape(x, split) t = Transpose<perm=[{perm}]>(s) y = Reshape(t, join)"
-    check(network(body, "float[2,3,12,10] x", weights={"split": ints(2, 3, 6, 2, 5, 2), "join": ints(2, 12, 6, 5)}))
+    check(
+        network(
+            body, "float[2,3,12,10] x", weights={"split": ints(2, 3, 6, 2, 5, 2), "join": ints(2, 12, 6, 5)}
+        )
+    )
 
 
 def test_patches_as_tokens() -> None:
     """[N, C, H/b, b, W/b, b] -> [N, h*w, b*b*C]: the patches of a transformer."""
     body = "s = Reshape(x, split) t = Transpose<perm=[0,2,4,3,5,1]>(s) y = Reshape(t, join)"
-    check(network(body, "float[2,3,12,10] x", weights={"split": ints(2, 3, 6, 2, 5, 2), "join": ints(2, 30, 12)}))
+    check(
+        network(
+            body, "float[2,3,12,10] x", weights={"split": ints(2, 3, 6, 2, 5, 2), "join": ints(2, 30, 12)}
+        )
+    )
 
 
 def test_tokens_as_patches() -> None:

@@ -45,7 +45,9 @@ def test_squeeze_and_unsqueeze() -> None:
     check(network(body, "float[1,1,6,5] x", "float y, float z", weights))
 
 
-@pytest.mark.parametrize("shape", [(24, 5, 4), (2, 4, 3, 2, 5), (2, 4, 15, 2), (4, 60), (2, 2, 60), (1, 9, 10), (7, 3, 10)])
+@pytest.mark.parametrize(
+    "shape", [(24, 5, 4), (2, 4, 3, 2, 5), (2, 4, 15, 2), (4, 60), (2, 2, 60), (1, 9, 10), (7, 3, 10)]
+)
 def test_what_cuts_the_grid_stays_right(shape: tuple[int, ...]) -> None:
     """A coarser level where the pieces are blocks, else whole."""
     channels = int(np.prod(shape)) // 30

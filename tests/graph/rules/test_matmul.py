@@ -185,7 +185,9 @@ def test_gemm_with_a_transposed_first_operand() -> None:
 
 def test_gemm_with_a_bias_per_pixel() -> None:
     body = f"{FLATTENED} y = Gemm(f, w, f)"
-    check(network(body, IMAGES, weights={"rows": ints(-1, 4), "w": weight(4, 4)}), islands=["Gemm"], mixed=False)
+    check(
+        network(body, IMAGES, weights={"rows": ints(-1, 4), "w": weight(4, 4)}), islands=["Gemm"], mixed=False
+    )
 
 
 def test_gemm_of_pooled_features() -> None:

@@ -29,7 +29,9 @@ def test_softmax_of_tokens() -> None:
 
 @pytest.mark.parametrize("axis", [0, 2, 3])
 def test_softmax_over_the_grid_is_refused(axis: int) -> None:
-    laws = check(network(f"y = Softmax<axis={axis}>(x)", "float[2,4,6,5] x"), islands=["Softmax"], mixed=False)
+    laws = check(
+        network(f"y = Softmax<axis={axis}>(x)", "float[2,4,6,5] x"), islands=["Softmax"], mixed=False
+    )
     assert laws.manifest.islands[0].reason == "it normalises over the pixel grid"
 
 
@@ -80,13 +82,19 @@ def test_over_the_grid_too(op: str) -> None:
 
 
 def test_over_one_axis_of_the_grid_is_refused() -> None:
-    check(network("y = LayerNormalization(x, g)", weights={"g": weight(10)}), islands=["LayerNormalization"], mixed=False)
+    check(
+        network("y = LayerNormalization(x, g)", weights={"g": weight(10)}),
+        islands=["LayerNormalization"],
+        mixed=False,
+    )
 
 
 def test_statistics_outputs_are_refused() -> None:
     body = "t = Transpose<perm=[0,2,3,1]>(x) y, m, s = LayerNormalization(t, g)"
     laws = check(
-        network(body, outputs="float y, float m", weights={"g": weight(4)}), islands=["LayerNormalization"], mixed=False
+        network(body, outputs="float y, float m", weights={"g": weight(4)}),
+        islands=["LayerNormalization"],
+        mixed=False,
     )
     assert laws.manifest.islands[0].reason == "its statistics outputs are used"
 
@@ -129,7 +137,9 @@ def test_instance_and_batch_norm() -> None:
 
 def test_batch_norm_of_pinned_parameters() -> None:
     weights = {"b": weight(4), "m": weight(4, seed=2), "v": np.float32([0.5, 1, 2, 3])}
-    laws = check(network("y = BatchNormalization(x, g, b, m, v)", "float[2,4,6,5] x, float[4] g", weights=weights))
+    laws = check(
+        network("y = BatchNormalization(x, g, b, m, v)", "float[2,4,6,5] x, float[4] g", weights=weights)
+    )
     assert laws.input("g").role == "pinned"
 
 

@@ -31,12 +31,19 @@ def test_pads_in_a_row() -> None:
 
 
 def test_reflection_wider_than_the_image() -> None:
-    check(network('y = Pad<mode="reflect">(x, p)', "float[1,2,4,3] x", weights={"p": ints(0, 0, 3, 2, 0, 0, 3, 2)}))
+    check(
+        network(
+            'y = Pad<mode="reflect">(x, p)', "float[1,2,4,3] x", weights={"p": ints(0, 0, 3, 2, 0, 0, 3, 2)}
+        )
+    )
 
 
 def test_padded_image_meets_itself_cropped() -> None:
     body = "a = Pad(x, p) b = Pad(a, n) y = Add(b, x)"
-    check(network(body, weights={"p": ints(0, 0, 1, 1, 0, 0, 1, 1), "n": ints(0, 0, -1, -1, 0, 0, -1, -1)}), mixed=False)
+    check(
+        network(body, weights={"p": ints(0, 0, 1, 1, 0, 0, 1, 1), "n": ints(0, 0, -1, -1, 0, 0, -1, -1)}),
+        mixed=False,
+    )
 
 
 def test_channels_are_refused() -> None:
@@ -47,7 +54,17 @@ def test_channels_are_refused() -> None:
 
 
 def test_computed_amounts_are_refused() -> None:
-    laws = check(network("p = Cast<to=7>(c) y = Pad(x, p)", "float[1,4,6,5] x, float[8] c"), islands=["Pad"], mixed=False, full=False, commit=False) if False else None
+    laws = (
+        check(
+            network("p = Cast<to=7>(c) y = Pad(x, p)", "float[1,4,6,5] x, float[8] c"),
+            islands=["Pad"],
+            mixed=False,
+            full=False,
+            commit=False,
+        )
+        if False
+        else None
+    )
     assert laws is None
 
 
@@ -63,5 +80,11 @@ def test_fill_of_a_pinned_input_is_refused() -> None:
 
 def test_one_padded_image_has_two_readers() -> None:
     body = 'a = Pad<mode="edge">(x, p) b = Conv(a, w) c = Conv<strides=[2,2]>(a, w) d = Relu(a) y = Slice(d, f, t, axes) z = Add(y, b)'
-    weights = {"p": ints(0, 0, 1, 1, 0, 0, 1, 1), "w": weight(4, 4, 3, 3), "f": ints(1, 1), "t": ints(-1, -1), "axes": ints(2, 3)}
+    weights = {
+        "p": ints(0, 0, 1, 1, 0, 0, 1, 1),
+        "w": weight(4, 4, 3, 3),
+        "f": ints(1, 1),
+        "t": ints(-1, -1),
+        "axes": ints(2, 3),
+    }
     check(network(body, outputs="float z, float c", weights=weights), mixed=False)

@@ -13,7 +13,13 @@ ATTRIBUTES = {
     "HardSigmoid": "<alpha=0.3,beta=0.4>", "Shrink": "<lambd=0.3,bias=0.1>", "ThresholdedRelu": "<alpha=0.5>",
     "Mod": "<fmod=1>", "BitShift": '<direction="LEFT">', "Selu": "<alpha=1.2,gamma=0.9>",
 }  # fmt: skip
-INTEGER = {"BitwiseNot": "int32", "BitShift": "uint8", "BitwiseAnd": "int32", "BitwiseOr": "int32", "BitwiseXor": "int32"}
+INTEGER = {
+    "BitwiseNot": "int32",
+    "BitShift": "uint8",
+    "BitwiseAnd": "int32",
+    "BitwiseOr": "int32",
+    "BitwiseXor": "int32",
+}
 LOGICAL = {"And", "Or", "Xor", "Not"}
 POSITIVE = {"Log", "Sqrt", "Reciprocal", "Pow", "Div", "Acosh"}
 
@@ -22,7 +28,7 @@ def type_of(op: str) -> str:
     return "bool" if op in LOGICAL else INTEGER.get(op, "float")
 
 
-@pytest.mark.parametrize("op", sorted(set(UNARY) - {"Swish"}))
+@pytest.mark.parametrize("op", sorted(UNARY))
 def test_unary(op: str) -> None:
     kind = type_of(op)
     body = f"p = {PREPARED.get(op, 'Identity(x)')} r = {op}{ATTRIBUTES.get(op, '')}(p) y = Identity(r)"
@@ -198,10 +204,6 @@ def test_cast_like_and_types() -> None:
 def test_dropout_is_the_identity() -> None:
     check(network("y = Dropout(x)"))
     check(network("y, m = Dropout(x)", outputs="float y, bool m"))
-
-
-def test_swish_of_opset_24() -> None:
-    check(network("y = Swish(x)", opset=24))
 
 
 def test_levels_do_not_mix() -> None:

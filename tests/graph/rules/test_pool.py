@@ -37,8 +37,18 @@ def test_max_of_negative_values_ignores_padding() -> None:
 def test_behind_a_pad(op: str) -> None:
     """Zeros of a Pad take part in the maximum and the mean; mirrored pixels do too."""
     pads = ints(0, 0, 1, 1, 0, 0, 1, 1)
-    check(network(f"a = Exp(x) n = Neg(a) p = Pad(n, pads) y = {op}<kernel_shape=[3,3]>(p)", weights={"pads": pads}), mixed=False)
-    check(network(f'p = Pad<mode="reflect">(x, pads) y = {op}<kernel_shape=[3,3], pads=[1,1,1,1]>(p)', weights={"pads": pads}))
+    check(
+        network(
+            f"a = Exp(x) n = Neg(a) p = Pad(n, pads) y = {op}<kernel_shape=[3,3]>(p)", weights={"pads": pads}
+        ),
+        mixed=False,
+    )
+    check(
+        network(
+            f'p = Pad<mode="reflect">(x, pads) y = {op}<kernel_shape=[3,3], pads=[1,1,1,1]>(p)',
+            weights={"pads": pads},
+        )
+    )
 
 
 def test_pad_with_the_lowest_value_is_read_through() -> None:
@@ -50,7 +60,9 @@ def test_pad_with_the_lowest_value_is_read_through() -> None:
 
 def test_pool_of_a_pad_of_minus_infinity() -> None:
     body = "p = Pad(x, pads, low) y = MaxPool<kernel_shape=[3,3]>(p)"
-    check(network(body, weights={"pads": ints(0, 0, 1, 1, 0, 0, 1, 1), "low": np.float32(-np.inf)}), mixed=False)
+    check(
+        network(body, weights={"pads": ints(0, 0, 1, 1, 0, 0, 1, 1), "low": np.float32(-np.inf)}), mixed=False
+    )
 
 
 def test_indices_are_refused() -> None:

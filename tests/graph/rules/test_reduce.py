@@ -92,7 +92,11 @@ def test_class_score_follows_the_edit() -> None:
 
 
 def test_score_of_the_picture_itself() -> None:
-    model = network("m = ReduceMean<keepdims=0>(x, axes) score = Exp(m)", outputs="float score", weights={"axes": ints(2, 3)})
+    model = network(
+        "m = ReduceMean<keepdims=0>(x, axes) score = Exp(m)",
+        outputs="float score",
+        weights={"axes": ints(2, 3)},
+    )
     check(model)
     check(model, config=FRESH)
 

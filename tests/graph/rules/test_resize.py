@@ -46,7 +46,12 @@ def test_named_axes(mode: str) -> None:
 
 
 def test_channels_are_refused() -> None:
-    check(network('y = Resize<mode="linear">(x, , , s)', weights={"s": ints(1, 8, 12, 10)}), islands=["Resize"], mixed=False, commit=False)
+    check(
+        network('y = Resize<mode="linear">(x, , , s)', weights={"s": ints(1, 8, 12, 10)}),
+        islands=["Resize"],
+        mixed=False,
+        commit=False,
+    )
 
 
 def test_region_is_refused() -> None:
