@@ -134,17 +134,25 @@ class _Pixels:
         return (pixels + self._start[height, width]).expand(tuple(shape)).clone()
 
     def regrouped(self, pos: Tensor) -> Tensor | None:
-        """Positions on the level that a reshape has moved blocks of pixels to (into channels or out)."""
-        height, width = max((start, size) for size, start in self._start.items() if start <= pos.max())[1]
-        for h, w in self._start:
-            small, large = sorted([(height, width), (h, w)])
-            ratio = large[0] // small[0]
-            if ratio == 1 or large != (small[0] * ratio, small[1] * ratio):
+        """Positions on the level that a reshape leads to: one axis pair (H, W) cut to (H/b, b, W/b, b) makes
+        pixels of the coarser level, merging them back makes pixels of the finer one."""
+        start, (height, width) = max((s, size) for size, s in self._start.items() if s <= pos.max())
+        shape = tuple(pos.shape)
+        for h, w in self._start.keys() - {(height, width)}:
+            cuts = height % h == 0 and width % w == 0
+            if not cuts and (h % height or w % width):
                 continue
-            if pos.dim() == 4 and tuple(pos.shape[-2:]) == (h, w):
-                return self.natural(pos.shape)
-            if pos.dim() == 3 and pos.shape[1] == h * w and _constant_over(pos, [2]) is None:
-                return self.natural([h, w]).reshape(1, -1, 1).expand(pos.shape)
+            by, bx = (height // h, width // w) if cuts else (h // height, w // width)
+            block = (h, by, w, bx) if cuts else (h, w)
+            fine, coarse = ((height, width), (h, w)) if cuts else ((h, w), (height, width))
+            pixel = torch.arange(fine[0] * fine[1]).reshape(fine)
+            of_fine = (pixel // fine[1] // by * coarse[1] + pixel % fine[1] // bx).reshape(block)
+            expected, target = (pixel.reshape(block), of_fine) if cuts else (of_fine, pixel)
+            for axis in range(len(shape) - len(block) + 1):
+                if shape[axis : axis + len(block)] == block:
+                    spread = [1] * axis + list(block) + [1] * (len(shape) - axis - len(block))
+                    if bool((pos == expected.reshape(spread) + start).all()):
+                        return (target.reshape(spread) + self._start[h, w]).double().expand(shape)
         return None
 
     def active(self, pos: Tensor) -> Tensor:

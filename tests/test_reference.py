@@ -24,7 +24,7 @@ def sizes_of(entry: Entry) -> list[Size]:
     """Every (H, W) that the entry's network may have: more levels than there are do no harm."""
     sizes: set[Size] = set()
     for height, width in (entry.inputs[name][-2:] for name in entry.spatial):
-        sizes |= {(height, width), (height // 2, width // 2)}
+        sizes |= {(height // n, width // n) for n in (1, 2, 4)}
     for node in reference_of(entry.name).nodes:
         value = node.meta.get("val")
         if isinstance(value, Tensor) and node.op == "call_function" and _is_spatial_op(str(node.target)):
