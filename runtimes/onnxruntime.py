@@ -98,7 +98,10 @@ class OnnxRuntime:
         if file == _edit_graph():
             options.enable_mem_pattern = False  # row counts change from edit to edit
         with _translated(f"loading '{path}'"):
-            session = onnxruntime.InferenceSession(path, options, providers=self._providers)
+            # PadFusion makes a MaxPool ignore the zeros that it takes over from a Pad: wrong for negative inputs.
+            session = onnxruntime.InferenceSession(
+                path, options, providers=self._providers, disabled_optimizers=["PadFusion"]
+            )
             session.disable_fallback()
             wanted = self._providers[0] if isinstance(self._providers[0], str) else self._providers[0][0]
             if session.get_providers()[0] != wanted:

@@ -38,6 +38,8 @@ def put_output(spec: OutputSpec, dense: np.ndarray, rows: np.ndarray, active: np
     The dense array is seen as one axis per atom, pixel atoms first, then batch, then channels in `order`:
     there a row is one entry, whatever the layout.
     """
+    if active.size == 0:
+        return
     atoms = [atom for axis in spec.layout or [] for atom in axis]
     kinds = [kind for kind, _ in atoms]
     position = {kind: [i for i, k in enumerate(kinds) if k == kind] for kind in ("N", "Y", "X", "C")}

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy as np
 import onnx_ir as ir
 
 from sige_deploy.config import SparseConfig
@@ -181,12 +182,20 @@ class Context:
         """The geometry of these taps; its target level is created when it is new."""
         height, width = y.n_out, x.n_out
         target = f"{height}x{width}"
+        geometry = self._add_geometry(source, target, y, x)
+        if target not in self.levels:
+            deciding = None
+            if not self._is_scaled_input(height, width):
+                deciding = self._add_geometry(source, target, _inside(y), _inside(x)).id
+            self._add_level(height, width, deciding)
+        return geometry
+
+    def _add_geometry(self, source: str, target: str, y: AxisTaps, x: AxisTaps) -> Geometry:
         key = (source, target, y, x)
         if key not in self._geometry_ids:
             geometry = Geometry(f"g{len(self.geometries)}", source, target, y, x)
             self.geometries[geometry.id] = geometry
             self._geometry_ids[key] = geometry.id
-            self._add_level(height, width, None if self._is_scaled_input(height, width) else geometry.id)
         return self.geometries[self._geometry_ids[key]]
 
     def decline(self, reason: str) -> None:
@@ -413,6 +422,17 @@ class Context:
         if not is_constant(value):
             self.join(value)
         return self.edit_value(value)
+
+
+def _inside(taps: AxisTaps) -> AxisTaps:
+    """The taps themselves, unless some target reads padding alone: such a target then reads the source coordinate of
+    the nearest one that does not, so that it is active together with its surroundings."""
+    reads = (taps.index >= 0).any(axis=1)
+    if reads.all() or not reads.any():
+        return taps
+    wet = np.flatnonzero(reads)
+    nearest = wet[np.abs(np.arange(taps.n_out)[:, None] - wet[None]).argmin(axis=1)]
+    return AxisTaps(taps.index[nearest], taps.source_size)
 
 
 def element_bytes(value: ir.Value) -> int:
