@@ -175,7 +175,7 @@ sige_status sige_conv_pack(const sige_conv_args* args, int32_t backend, void* pa
 
 #ifndef SIGE_WITH_CUDA
 sige_status sige_plans_create(sige_plans**) { return SIGE_NO_BACKEND; }
-sige_status sige_plans_prepare(sige_plans*, const sige_conv_args*) { return SIGE_NO_BACKEND; }
+sige_status sige_plans_prepare(sige_plans*, const sige_conv_args*, int32_t) { return SIGE_NO_BACKEND; }
 void sige_plans_destroy(sige_plans*) {}
 #endif
 

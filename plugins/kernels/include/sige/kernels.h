@@ -102,7 +102,8 @@ typedef struct sige_gather_args {
 
 typedef struct sige_conv_args {
   sige_source source;
-  const void* weight;      /* [taps, channels / group, outputs], or what sige_conv_pack made of it */
+  const void* weight;      /* [taps, channels / group, outputs], or what sige_conv_pack made of it;
+                              CUDA, not depthwise: every array of this struct is aligned to 16 bytes */
   const void* bias;        /* [outputs] or NULL */
   const void* embedding;   /* [embedding_batch, outputs] or NULL */
   const void* residual;    /* [batch, targets, outputs] or NULL */
@@ -173,10 +174,11 @@ SIGE_API sige_status sige_conv_packed_size(const sige_conv_args* args, int32_t b
 SIGE_API sige_status sige_conv_pack(const sige_conv_args* args, int32_t backend, void* packed);
 
 /* CUDA: a cache of matrix-product plans for the current device. Created and filled outside of a capture (both may
- * allocate and synchronise); not to be filled from two threads at once, but read by any number. sige_conv returns
- * SIGE_NOT_PREPARED for sizes that were not prepared. `args` as for a workspace size. */
+ * allocate and synchronise); not to be filled while another thread reads or fills it. sige_conv returns
+ * SIGE_NOT_PREPARED for sizes that were not prepared. `args` as for a workspace size. With `candidates` = 1 the first
+ * choice of cuBLASLt's heuristic is taken; with more, up to that many are timed on the device and the fastest is kept. */
 SIGE_API sige_status sige_plans_create(sige_plans** plans);
-SIGE_API sige_status sige_plans_prepare(sige_plans* plans, const sige_conv_args* args);
+SIGE_API sige_status sige_plans_prepare(sige_plans* plans, const sige_conv_args* args, int32_t candidates);
 SIGE_API void sige_plans_destroy(sige_plans* plans);
 
 /* A parallel_for of one std::thread each for *(const int32_t*)context threads, started anew by every call. Off unless

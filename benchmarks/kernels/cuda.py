@@ -1,0 +1,262 @@
+"""The CUDA backend at the sizes of a Stable Diffusion 1.5 UNet: its 50 inner 3x3 convs and self-attentions.
+
+    PYTHONPATH=tests python benchmarks/kernels/cuda.py --library build/cuda/libsige_kernels.so \
+        --out benchmarks/results/kernels_cuda.json
+
+float16, batch 2, 64x64 latents; every time is the median of replays of a captured graph. A conv is timed over
+copies of its weight that together exceed the L2 cache, and all 50 once more in one graph with their own weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from plugins.cuda import Device, args_of, shape_of
+from plugins.library import CUDA, Kernels
+from torch.nn import functional
+
+BATCH, HEADS = 2, 8
+LEVELS = (64, 32, 16, 8)
+CHANNELS = dict(zip(LEVELS, (320, 640, 1280, 1280)))
+SHARES = {  # active pixels per level
+    "1.2 %": {64: 120, 32: 36, 16: 16, 8: 9},
+    "5 %": {64: 256, 32: 81, 16: 36, 8: 16},
+}
+ROTATION_BYTES = 256 << 20
+
+
+def unet_convs() -> list[tuple[int, int, int, bool]]:
+    """(target level, Cin, Cout, whether it is the first conv of a ResNet block) of the 50 convs."""
+    convs: list[tuple[int, int, int, bool]] = []
+
+    def block(level: int, channels: int) -> None:
+        convs.append((level, channels, CHANNELS[level], True))
+        convs.append((level, CHANNELS[level], CHANNELS[level], False))
+
+    below = 320
+    for level in LEVELS:
+        block(level, below)
+        block(level, CHANNELS[level])
+        below = CHANNELS[level]
+        if level > 8:
+            convs.append((level // 2, below, below, False))
+    block(8, 1280)
+    block(8, 1280)
+    for level, inputs in (
+        (8, (2560,) * 3),
+        (16, (2560, 2560, 1920)),
+        (32, (1920, 1280, 960)),
+        (64, (960, 640, 640)),
+    ):
+        for channels in inputs:
+            block(level, channels)
+        if level < 64:
+            convs.append((level * 2, CHANNELS[level], CHANNELS[level], False))
+    assert len(convs) == 50, len(convs)
+    return convs
+
+
+def values(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, device="cuda").half()
+
+
+def conv_inputs(level: int, rows: int, channels: int, outputs: int, first: bool) -> dict[str, torch.Tensor]:
+    """A conv over rows of a compact region: about as many halo pixels as its border has, tables all over."""
+    halo = min(level * level - rows, int(4 * rows**0.5) + 4) if rows < level * level else 1
+    inputs = {
+        "rows": values(BATCH, rows, channels),
+        "base": values(BATCH, level * level, channels),
+        "halo": torch.randint(0, level * level, (halo,), device="cuda", dtype=torch.int32),
+        "table": torch.randint(0, rows + halo, (rows, 9), device="cuda", dtype=torch.int32),
+        "weight": values(9, channels, outputs) * (9 * channels) ** -0.5,
+        "bias": values(outputs),
+        "scale": values(BATCH, 1, channels),
+        "shift": values(BATCH, 1, channels),
+    }
+    if first:
+        inputs["embedding"] = values(BATCH, 1, outputs)
+    else:
+        inputs["residual"] = values(BATCH, rows, outputs)
+    return inputs
+
+
+def timed(work: Callable[[], None], replays: int = 30) -> float:
+    """Median microseconds of a replay of `work` as a graph."""
+    work()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    for _ in range(3):
+        graph.replay()
+    times = []
+    for _ in range(replays):
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        graph.replay()
+        stop.record()
+        stop.synchronize()
+        times.append(start.elapsed_time(stop) * 1e3)
+    return statistics.median(times)
+
+
+class Bench:
+    """Convs and attentions of one edit."""
+
+    def __init__(self, kernels: Kernels, rows: dict[int, int], candidates: int) -> None:
+        self.kernels, self.rows, self.candidates = kernels, rows, candidates
+        self.device = Device(kernels)
+        self.workspace = torch.empty(64 << 20, dtype=torch.uint8, device="cuda")
+        self.kept: list[Any] = []  # tensors whose addresses calls hold
+
+    def call(
+        self, op: str, inputs: dict[str, torch.Tensor], attributes: dict[str, Any]
+    ) -> Callable[[], None]:
+        out = torch.empty(shape_of(op, inputs, attributes), dtype=torch.float16, device="cuda")
+        args = args_of(op, inputs, attributes, out)
+        if op == "conv":
+            self.device.prepare(args, self.candidates)
+        assert op == "gather" or self.kernels.size(f"sige_{op}_workspace_size", args, CUDA) <= 64 << 20
+        self.kept.append((inputs, out))
+        return self.device.call(op, args, self.workspace)
+
+    def conv(self, shape: tuple[int, int, int, bool]) -> dict[str, Any]:
+        """One conv, and its gather and its product alone."""
+        level, channels, outputs, first = shape
+        copies = min(16, ROTATION_BYTES // (9 * channels * outputs * 2) + 1)
+        calls = []
+        inputs = conv_inputs(level, self.rows[level], channels, outputs, first)
+        for _ in range(copies):
+            inputs = inputs | {"weight": torch.randn_like(inputs["weight"])}
+            calls.append(self.call("conv", inputs, {"activation_in": "silu"}))
+        gathers = [self.call("gather", inputs, {"activation": "silu"})] * copies
+        gathered = values(BATCH * self.rows[level], 9 * channels)
+        weights = [kept[0]["weight"].flatten(0, 1) for kept in self.kept[-copies - 1 : -1]]
+
+        def products() -> None:
+            for weight in weights:
+                torch.mm(gathered, weight)
+
+        def every(work: list[Callable[[], None]]) -> Callable[[], None]:
+            return lambda: [call() for call in work] and None
+
+        result = {
+            "level": level,
+            "rows": BATCH * self.rows[level],
+            "inputs": channels,
+            "outputs": outputs,
+            "conv_us": timed(every(calls)) / copies,
+            "gather_us": timed(every(gathers)) / copies,
+            "torch_mm_us": timed(products) / copies,
+            "weight_mb": 9 * channels * outputs * 2 / 1e6,
+        }
+        self.kept.clear()
+        return result
+
+    def all_convs(self, convs: list[tuple[int, int, int, bool]]) -> float:
+        """All 50 in a row, each with its own weights."""
+        calls = []
+        for level, channels, outputs, first in convs:
+            inputs = conv_inputs(level, self.rows[level], channels, outputs, first)
+            calls.append(self.call("conv", inputs, {"activation_in": "silu"}))
+        result = timed(lambda: [call() for call in calls] and None)
+        self.kept.clear()
+        return result
+
+    def attention(self, level: int) -> dict[str, Any]:
+        """Self-attention of one transformer block, against scatter and PyTorch's fused attention."""
+        rows, channels = self.rows[level], CHANNELS[level]
+        pixels = level * level
+        active = torch.randperm(pixels, device="cuda")[:rows].sort().values
+        inputs = {name: values(BATCH, rows, channels) for name in ("q", "k", "v")}
+        inputs |= {name: values(BATCH, pixels, channels) for name in ("k_base", "v_base")}
+        inputs["active"] = active.int()
+        ours = timed(self.call("attention", inputs, {"heads": HEADS}))
+
+        def split(x: torch.Tensor) -> torch.Tensor:
+            return x.unflatten(2, (HEADS, -1)).transpose(1, 2)
+
+        def theirs() -> None:
+            keys = inputs["k_base"].index_copy(1, active, inputs["k"])
+            overlaid = inputs["v_base"].index_copy(1, active, inputs["v"])
+            functional.scaled_dot_product_attention(split(inputs["q"]), split(keys), split(overlaid))
+
+        self.kept.clear()
+        return {
+            "level": level,
+            "rows": BATCH * rows,
+            "dk": channels // HEADS,
+            "attention_us": ours,
+            "torch_us": timed(theirs),
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--library", type=Path, required=True)
+    parser.add_argument("--candidates", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    kernels = Kernels(options.library.resolve())
+    convs = unet_convs()
+    counts = Counter(convs)
+    runs = []
+    for share, rows in SHARES.items():
+        for candidates in options.candidates:
+            bench = Bench(kernels, rows, candidates)
+            results = [bench.conv(shape) | {"count": counts[shape]} for shape in counts]
+            sums = {
+                key: sum(r[key] * r["count"] for r in results)
+                for key in ("conv_us", "gather_us", "torch_mm_us")
+            }
+            whole = [bench.all_convs(convs) for _ in range(2)]
+            attentions = [bench.attention(level) for level in LEVELS]
+            bench.device.close()
+            runs.append(
+                {
+                    "edit": share,
+                    "candidates": candidates,
+                    "all_convs_us": whole,
+                    "sums": sums,
+                    "convs": results,
+                    "attentions": attentions,
+                }
+            )
+            times = " and ".join(f"{value:.0f}" for value in whole)
+            print(f"edit {share}, {candidates} candidates: 50 convs in one graph {times} us")
+            print("  sums of single convs: " + ", ".join(f"{key} {value:.0f}" for key, value in sums.items()))
+            for r in results:
+                print(
+                    f"  {r['level']:3} rows {r['rows']:4} {r['inputs']:5} -> {r['outputs']:5} x{r['count']}: "
+                    f"{r['conv_us']:6.1f} us, gather {r['gather_us']:5.1f}, torch.mm {r['torch_mm_us']:6.1f}"
+                )
+            for a in attentions:
+                print(
+                    f"  attention {a['level']:3} rows {a['rows']:4} dk {a['dk']:3}: "
+                    f"{a['attention_us']:6.1f} us, index_copy and PyTorch's {a['torch_us']:6.1f}"
+                )
+    if options.out:
+        document = {
+            "date": time.strftime("%Y-%m-%d"),
+            "gpu": torch.cuda.get_device_name(),
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda,
+            "dtype": "float16",
+            "batch": BATCH,
+            "runs": runs,
+        }
+        options.out.write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+// What the CUDA files share: 16-byte vectors, activations, division by a run-time constant, launch checks.
+#pragma once
+
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "../backend.h"
+
+namespace sige::cuda {
+
+constexpr int THREADS = 256;                    // per block of an elementwise kernel
+constexpr int64_t MAX_VECTORS = 0x7fffffff;     // of one launch, so that 32-bit indices suffice
+
+// N values of one array, loaded and stored at once.
+template <typename T, int N>
+struct alignas(sizeof(T) * N) Pack {
+  T at[N];
+};
+
+__device__ inline float to_float(float x) { return x; }
+__device__ inline float to_float(__half x) { return __half2float(x); }
+template <typename T>
+__device__ T from_float(float x);
+template <>
+__device__ inline float from_float<float>(float x) { return x; }
+template <>
+__device__ inline __half from_float<__half>(float x) { return __float2half_rn(x); }
+
+__device__ inline float activate(int activation, float alpha, float x) {
+  switch (activation) {
+    case SIGE_RELU: return x < 0.0f ? 0.0f : x;
+    case SIGE_LEAKY_RELU: return x < 0.0f ? alpha * x : x;
+    case SIGE_SILU: return x / (1.0f + __expf(-x));
+    case SIGE_GELU: return 0.5f * x * (1.0f + erff(x * 0.70710678f));
+    case SIGE_GELU_TANH: return 0.5f * x * (1.0f + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
+    case SIGE_SIGMOID: return 1.0f / (1.0f + __expf(-x));
+    case SIGE_TANH: return tanhf(x);
+    default: return x;
+  }
+}
+
+// Quotient and remainder by multiplication (Granlund and Montgomery 1994), for 0 <= x < 2^31.
+struct Divider {
+  uint32_t divisor, multiplier, shift;
+
+  explicit Divider(int64_t value) : divisor(static_cast<uint32_t>(value)), multiplier(0), shift(0) {
+    while ((1ull << shift) < divisor) ++shift;
+    multiplier = static_cast<uint32_t>(((1ull << 32) * ((1ull << shift) - divisor)) / divisor + 1);
+  }
+  __device__ void divide(uint32_t x, uint32_t& quotient, uint32_t& remainder) const {
+    quotient = (__umulhi(x, multiplier) + x) >> shift;
+    remainder = x - quotient * divisor;
+  }
+};
+
+inline bool aligned(const void* pointer, size_t bytes) { return reinterpret_cast<uintptr_t>(pointer) % bytes == 0; }
+
+inline size_t element_size(int32_t dtype) { return dtype == SIGE_FLOAT16 ? 2 : 4; }
+
+inline cudaStream_t stream_of(const sige_execution& execution) { return static_cast<cudaStream_t>(execution.stream); }
+
+inline sige_status launched() { return cudaGetLastError() == cudaSuccess ? SIGE_OK : SIGE_ENGINE_FAILURE; }
+
+template <int N>
+struct Width {
+  static constexpr int value = N;
+};
+
+// Calls op(T{}, Width<N>{}) with the widest vector of up to 16 bytes that divides `channels`; `aligned16` says that
+// every array is aligned to 16 bytes.
+template <typename Op>
+sige_status with_vector(int32_t dtype, int64_t channels, bool aligned16, const Op& op) {
+  if (dtype == SIGE_FLOAT16) {
+    if (aligned16 && channels % 8 == 0) return op(__half{}, Width<8>{});
+    if (aligned16 && channels % 4 == 0) return op(__half{}, Width<4>{});
+    return op(__half{}, Width<1>{});
+  }
+  if (aligned16 && channels % 4 == 0) return op(float{}, Width<4>{});
+  return op(float{}, Width<1>{});
+}
+
+}  // namespace sige::cuda

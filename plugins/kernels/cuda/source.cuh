@@ -1,0 +1,95 @@
+// Reading the virtual concatenation [fresh rows | halo | padding] of one call on the device.
+#pragma once
+
+#include "device.cuh"
+
+namespace sige::cuda {
+
+// A sige_source whose arrays have their type.
+template <typename T>
+struct Source {
+  const T* rows;
+  const T* base;
+  const int32_t* halo;
+  const int32_t* table;
+  const T* scale;
+  const T* shift;
+  int64_t rows_stride, base_stride, scale_stride, shift_stride;  // from image to image
+  int32_t fresh, channels, activation;
+  float alpha;
+
+  explicit Source(const sige_source& s)
+      : rows(static_cast<const T*>(s.rows)), base(static_cast<const T*>(s.base)), halo(s.halo), table(s.table),
+        scale(static_cast<const T*>(s.scale)), shift(static_cast<const T*>(s.shift)),
+        rows_stride(int64_t{s.fresh} * s.channels), base_stride(int64_t{s.pixels} * s.channels),
+        scale_stride(s.scale_batch > 1 ? s.channels : 0), shift_stride(s.shift_batch > 1 ? s.channels : 0),
+        fresh(s.fresh), channels(s.channels), activation(s.activation), alpha(s.alpha) {}
+
+  // Channels [channel, channel + N) of pixel `index` (not padding) of image `b`, as they are.
+  template <int N>
+  __device__ Pack<T, N> load(int32_t b, int32_t index, int32_t channel) const {
+    const T* pixel = index < fresh ? rows + b * rows_stride + int64_t{index} * channels
+                                   : base + b * base_stride + int64_t{halo[index - fresh]} * channels;
+    return *reinterpret_cast<const Pack<T, N>*>(pixel + channel);
+  }
+
+  // The same after affine and activation.
+  template <int N>
+  __device__ void transform(int32_t b, int32_t channel, const Pack<T, N>& from, float (&to)[N]) const {
+    Pack<T, N> factor, summand;
+    if (scale) factor = *reinterpret_cast<const Pack<T, N>*>(scale + b * scale_stride + channel);
+    if (shift) summand = *reinterpret_cast<const Pack<T, N>*>(shift + b * shift_stride + channel);
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      float x = to_float(from.at[i]);
+      if (scale) x *= to_float(factor.at[i]);
+      if (shift) x += to_float(summand.at[i]);
+      to[i] = activate(activation, alpha, x);
+    }
+  }
+};
+
+// What is added to the result of a conv: bias, embedding and residual, each of which may be missing.
+template <typename T>
+struct Addends {
+  const T* bias;
+  const T* embedding;
+  const T* residual;
+  int64_t embedding_stride;  // from image to image
+  int32_t outputs;
+
+  explicit Addends(const sige_conv_args& a)
+      : bias(static_cast<const T*>(a.bias)), embedding(static_cast<const T*>(a.embedding)),
+        residual(static_cast<const T*>(a.residual)),
+        embedding_stride(a.embedding_batch > 1 ? a.outputs : 0), outputs(a.outputs) {}
+
+  // Adds outputs [channel, channel + N) of row `row`, which belongs to image `b`.
+  template <int N>
+  __device__ void add(int32_t b, int64_t row, int32_t channel, float (&x)[N]) const {
+    if (bias) add_pack<N>(bias + channel, x);
+    if (embedding) add_pack<N>(embedding + b * embedding_stride + channel, x);
+    if (residual) add_pack<N>(residual + row * outputs + channel, x);
+  }
+
+  template <int N>
+  __device__ static void add_pack(const T* from, float (&x)[N]) {
+    const Pack<T, N> pack = *reinterpret_cast<const Pack<T, N>*>(from);
+#pragma unroll
+    for (int i = 0; i < N; ++i) x[i] += to_float(pack.at[i]);
+  }
+};
+
+inline bool aligned16(const sige_source& s) {
+  return aligned(s.rows, 16) && aligned(s.base, 16) && aligned(s.scale, 16) && aligned(s.shift, 16);
+}
+
+inline bool aligned16(const sige_conv_args& a) {
+  return aligned(a.bias, 16) && aligned(a.embedding, 16) && aligned(a.residual, 16) && aligned(a.out, 16);
+}
+
+// Writes [group][batch * targets][taps][channels / group]; with `phases`, group is 1 and channels / phases are written.
+// With `seeded`, the same launch also writes the sum of that conv's addends to its output.
+sige_status launch_gather(const sige_source& source, int32_t phases, int32_t group, float pad_value, void* out,
+                          const sige_conv_args* seeded, cudaStream_t stream);
+
+}  // namespace sige::cuda
