@@ -98,7 +98,7 @@ class OnnxRuntime:
         if file == _edit_graph():
             options.enable_mem_pattern = False  # row counts change from edit to edit
         with _translated(f"loading '{path}'"):
-            # PadFusion makes a MaxPool ignore the zeros that it takes over from a Pad: wrong for negative inputs.
+            # PadFusion makes a MaxPool ignore the zeros that it takes over from a Pad: wrong below zero.
             session = onnxruntime.InferenceSession(
                 path, options, providers=self._providers, disabled_optimizers=["PadFusion"]
             )
@@ -129,7 +129,8 @@ class _Fetched(Mapping[str, np.ndarray]):
 
 
 def _edit_graph() -> str:
-    """Before 1.27 ONNX Runtime takes one body for every overload of a function: it gets the graph without functions."""
+    """Before 1.27 ONNX Runtime takes one body for every overload of a function: it gets the graph
+    without functions."""
     import onnxruntime
 
     major, minor = (int(part) for part in onnxruntime.__version__.split(".")[:2])

@@ -32,8 +32,8 @@ class Report:
     nothing changed, the recorded outputs.
     active_fraction: share of the dense multiply-adds that the edit touches, 0 to 1.
     rows: active pixels by level id.
-    milliseconds: wall time of the call; `stages` splits it into "check", "load" (the engine's, in the first edit),
-        "index", "run" and "write".
+    milliseconds: wall time of the call; `stages` splits it into "check", "load" (the engine's, in the first
+        edit), "index", "run" and "write".
     runtime: engine and device.
     cache_bytes: memory that the recorded caches take.
     """
