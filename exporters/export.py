@@ -105,6 +105,10 @@ def _check_inputs(model: ir.Model, arrays: Mapping[str, np.ndarray], spatial: Se
         said = [f"misses {', '.join(map(str, missing))}"] if missing else []
         said += [f"has {', '.join(extra)}, which the network does not use"] if extra else []
         raise ExportError(f"example_inputs {' and '.join(said)}; {listed}.")
+    if "mask" in names:
+        raise ExportError(
+            "The network has an input named 'mask', as Session.edit's own argument is; rename the input."
+        )
     if not spatial:
         raise ExportError(
             "No spatial input is named; give the names of the inputs that edits change in spatial=[...]."

@@ -22,7 +22,7 @@ def static_shape(value: ir.Value) -> tuple[int, ...] | None:
 
 def as_shape(tensor: ir.TensorProtocol) -> ir.Shape:
     """A tensor's shape as a value's shape."""
-    return ir.Shape([int(n) for n in tensor.shape])  # type: ignore[call-overload]
+    return ir.Shape(tensor.shape.numpy())
 
 
 def attribute(node: ir.Node, name: str, default: Any = None) -> Any:

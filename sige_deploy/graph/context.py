@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy as np
 import onnx_ir as ir
 
 from sige_deploy.config import SparseConfig
@@ -425,8 +424,8 @@ class Context:
 
 
 def _inside(taps: AxisTaps) -> AxisTaps:
-    """The taps themselves, unless some target reads padding alone: such a target then reads the source coordinate of
-    the nearest one that does not, so that it is active together with its surroundings."""
+    """The taps themselves, unless some target reads padding alone: such a target then reads the source
+    coordinate of the nearest one that does not, so that it is active together with its surroundings."""
     reads = (taps.index >= 0).any(axis=1)
     if reads.all() or not reads.any():
         return taps
