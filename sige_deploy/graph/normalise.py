@@ -36,7 +36,8 @@ PASS_DOMAIN = "sige.pass"
 def prepare(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> ir.Model:
     """The model at opset 23 with these input shapes, constants folded and every shape inferred.
 
-    Raises ExportError when the opset cannot be converted, when control flow is left, or a shape stays unknown.
+    Raises ExportError when the opset cannot be converted, when control flow is left, or a shape stays
+    unknown.
     """
     import onnxscript.optimizer
 
@@ -44,6 +45,7 @@ def prepare(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> ir.Model:
     model = at_opset(model)
     for value in model.graph.inputs:
         if value.name is not None and value.name in shapes:
+            _check_shape(value, shapes[value.name])
             value.shape = ir.Shape(shapes[value.name])
     InlinePass()(model)
     for node in model.graph.all_nodes():
@@ -63,13 +65,24 @@ def prepare(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> ir.Model:
 
 
 def _infer_shapes(model: ir.Model) -> None:
-    """ONNX infers nothing behind GroupNormalization, so it passes as Clip, whose result has its input's shape too."""
+    """ONNX infers nothing behind GroupNormalization, so it passes as Clip, whose result has its input's shape
+    too."""
     norms = [n for n in model.graph.all_nodes() if n.op_type == "GroupNormalization" and n.domain == ""]
     for node in norms:
         node.op_type = "Clip"
     ShapeInferencePass()(model)
     for node in norms:
         node.op_type = "GroupNormalization"
+
+
+def _check_shape(value: ir.Value, given: tuple[int, ...]) -> None:
+    declared = list(given) if value.shape is None else list(value.shape)
+    fits = len(declared) == len(given) and all(
+        d == n for d, n in zip(declared, given, strict=True) if isinstance(d, int)
+    )
+    if not fits:
+        takes = ", ".join(map(str, declared))
+        raise ExportError(f"Example input '{value.name}' has shape {list(given)}; the model takes [{takes}].")
 
 
 def _check(model: ir.Model) -> None:
@@ -80,13 +93,15 @@ def _check(model: ir.Model) -> None:
     for node in model.graph:
         if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
             raise ExportError(
-                f"The model has control flow ({node.op_type} '{node.name}') that constants do not decide; export it "
+                f"The model has control flow ({node.op_type} '{node.name}') that constants do "
+                f"not decide; export it "
                 "with a fixed path."
             )
     for value in model.graph.outputs:
         if static_shape(value) is None:
             raise ExportError(
-                f"The shape of output '{value.name}' does not follow from the shapes of the example inputs; give the "
+                f"The shape of output '{value.name}' does not follow from the shapes of the "
+                f"example inputs; give the "
                 "model's values static shapes (onnx.shape_inference), or leave the output out."
             )
 
@@ -104,7 +119,7 @@ def _restore_names(model: ir.Model, inputs: list[str], outputs: list[str]) -> No
         value = found[i]
         if value in taken or is_constant(value):
             if value.is_initializer():
-                model.graph.initializers.pop(value.name)
+                del model.graph.initializers[value.name]  # type: ignore[arg-type]
                 value.name = f"{value.name}/value"
                 model.graph.register_initializer(value)
             builder = Builder(f"{name}/")

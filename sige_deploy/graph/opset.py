@@ -9,7 +9,8 @@ from sige_deploy.ops import OPSET
 
 
 def at_opset(model: ir.Model) -> ir.Model:
-    """The model at opset 23: older ones are converted, newer ones are taken as they are where their ops are known.
+    """The model at opset 23: older ones are converted, newer ones are taken as they are where their ops are
+    known.
 
     Raises ExportError when that cannot be done.
     """
@@ -57,6 +58,7 @@ def _check_known(model: ir.Model, version: int) -> None:
             known = False
         if not known:
             raise ExportError(
-                f"The model uses {node.op_type} of opset {version} in a way that opset {OPSET} does not have; "
+                f"The model uses {node.op_type} of opset {version} in a way that opset {OPSET} "
+                f"does not have; "
                 f"export it again with opset {OPSET}."
             )

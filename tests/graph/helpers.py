@@ -121,7 +121,7 @@ class Laws:
         ] = True
         return mask
 
-    # ---- what the laws speak of ---------------------------------------------------------------------------------
+    # ---- what the laws speak of ----------------------------------------------------------------------------
 
     def islands(self) -> list[str]:
         return [island.op for island in self.manifest.islands]
@@ -154,10 +154,11 @@ class Laws:
     def input(self, name: str) -> InputSpec:
         return next(i for i in self.manifest.inputs if i.name == name)
 
-    # ---- the laws -----------------------------------------------------------------------------------------------
+    # ---- the laws ------------------------------------------------------------------------------------------
 
     def nothing_changes(self) -> None:
-        """Recording is running the network; the recorded input as edit gives the record, whatever the mask."""
+        """Recording is running the network; the recorded input as edit gives the record, whatever the
+        mask."""
         expected = self.run(self.recorded)
         again = self.session.edit(**self.recorded, mask=self.mask)
         assert self.session.report.path == "sparse"
@@ -179,7 +180,8 @@ class Laws:
             self._close(edit[name], array, f"all of {name}")
 
     def commit_is_base(self, mixed: bool) -> None:
-        """After a commit, editing the same pixels again changes nothing, and another edit starts from there."""
+        """After a commit, editing the same pixels again changes nothing, and another edit starts from
+        there."""
         first = self.session.edit(**self.edited, mask=self.mask)
         self.session.commit()
         again = self.session.edit(**self.edited, mask=self.mask)

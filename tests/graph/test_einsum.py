@@ -28,7 +28,8 @@ def test_weight_first() -> None:
 
 def test_attention() -> None:
     body = TOKENS + """
-        s = Einsum<equation="bct,bcs->bts">(t, t) p = Softmax<axis=-1>(s) y = Einsum<equation="bts,bcs->bct">(p, t)
+        s = Einsum<equation="bct,bcs->bts">(t, t) p = Softmax<axis=-1>(s) y =
+        Einsum<equation="bts,bcs->bct">(p, t)
     """  # fmt: skip
     check(network(body, IMAGES, weights=FLAT))
 
@@ -36,7 +37,8 @@ def test_attention() -> None:
 def test_attention_with_heads() -> None:
     body = """
         t = Reshape(x, heads)
-        s = Einsum<equation="bhct,bhcs->bhts">(t, t) p = Softmax<axis=-1>(s) y = Einsum<equation="bhts,bhcs->bhct">(p, t)
+        s = Einsum<equation="bhct,bhcs->bhts">(t, t) p = Softmax<axis=-1>(s) y =
+        Einsum<equation="bhts,bhcs->bhct">(p, t)
     """
     check(network(body, IMAGES, weights={"heads": ints(0, 2, 2, 30)}))
 

@@ -22,7 +22,7 @@ def ops(model: ir.Model) -> list[str]:
     return [node.op_type for node in model.graph]
 
 
-# ---- constants and shapes -----------------------------------------------------------------------------------------
+# ---- constants and shapes ----------------------------------------------------------------------------------
 
 
 def test_shapes_come_from_the_example_inputs() -> None:
@@ -72,13 +72,14 @@ def _export(model: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> None:
         sige.export(f"{folder}/net.onnx", inputs, f"{folder}/bundle", ["x"])
 
 
-# ---- opsets -------------------------------------------------------------------------------------------------------
+# ---- opsets ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("opset", [13, 17, 18, 20, 21, 22, 24])
 def test_opsets(opset: int) -> None:
     body = """
-        c = Conv<pads=[1,1,1,1]>(x, w) r = LeakyRelu<alpha=0.2>(c) p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(r)
+        c = Conv<pads=[1,1,1,1]>(x, w) r = LeakyRelu<alpha=0.2>(c) p = MaxPool<kernel_shape=[2,2],
+        strides=[2,2]>(r)
         u = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(p, , s)
         q = Pad<mode="reflect">(u, pads) y = Concat<axis=1>(r, u)
     """
@@ -118,7 +119,8 @@ def test_group_norm_as_instance_norm() -> None:
         m = Mul(s, g) y = Add(m, b)
     """
     weights = {
-        "groups": ints(0, 2, -1), "whole": ints(2, 4, 6, 5), "one": np.ones(2, np.float32), "nil": np.zeros(2, np.float32),
+        "groups": ints(0, 2, -1), "whole": ints(2, 4, 6, 5), "one": np.ones(2, np.float32),
+        "nil": np.zeros(2, np.float32),
         "g": weight(4, 1, 1), "b": weight(4, 1, 1, seed=8),
     }  # fmt: skip
     model = network(body, "float[2,4,6,5] x", weights=weights, opset=17)
@@ -161,7 +163,7 @@ def test_group_norm_of_opset_18() -> None:
         assert "GroupNormalization" in str(error)
 
 
-# ---- outputs ------------------------------------------------------------------------------------------------------
+# ---- outputs -----------------------------------------------------------------------------------------------
 
 
 def test_outputs_keep_their_names() -> None:
@@ -184,7 +186,7 @@ def test_output_of_the_name_of_an_input() -> None:
     np.testing.assert_array_equal(edit["x_out"], laws.mixed()["x"])
 
 
-# ---- normalisations -----------------------------------------------------------------------------------------------
+# ---- normalisations ----------------------------------------------------------------------------------------
 
 NORMS = {
     "GroupNormalization<num_groups=2>(x, g, b)": "group",
@@ -197,7 +199,8 @@ NORMS = {
 @pytest.mark.parametrize("call", NORMS)
 def test_expansions_are_the_same_function(call: str) -> None:
     weights = {
-        "g": weight(4), "b": weight(4, seed=8), "m": weight(4, seed=9), "v": np.float32([0.5, 1, 2, 3]), "l": weight(4, 6, 5),
+        "g": weight(4), "b": weight(4, seed=8), "m": weight(4, seed=9),
+        "v": np.float32([0.5, 1, 2, 3]), "l": weight(4, 6, 5),
     }  # fmt: skip
     model = prepared(network(f"y = {call}", "float[2,4,6,5] x", weights=weights))
     before = _run(model)
@@ -234,13 +237,14 @@ def test_batch_norm_in_training_mode_stays() -> None:
     assert ops(model) == ["BatchNormalization"]
 
 
-# ---- half precision -----------------------------------------------------------------------------------------------
+# ---- half precision ----------------------------------------------------------------------------------------
 
 
 def test_half_precision() -> None:
     body = """
         a = Conv<pads=[1,1,1,1]>(x, w) n = GroupNormalization<num_groups=2>(a, g, b) r = Relu(n)
-        d = AveragePool<kernel_shape=[2,2], strides=[2,2]>(r) m = MaxPool<kernel_shape=[2,2], strides=[2,2]>(r) s = Add(d, m)
+        d = AveragePool<kernel_shape=[2,2], strides=[2,2]>(r) m = MaxPool<kernel_shape=[2,2],
+        strides=[2,2]>(r) s = Add(d, m)
         u = Resize<mode="linear">(s, , , size) y = Conv<pads=[1,1,1,1]>(u, w)
     """
     weights = {

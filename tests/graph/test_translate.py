@@ -12,7 +12,7 @@ from .helpers import Laws, check, ints, network, weight
 
 FRESH = sige.SparseConfig(dense_above=1.0, statistics="fresh")
 
-# ---- inputs -------------------------------------------------------------------------------------------------------
+# ---- inputs ------------------------------------------------------------------------------------------------
 
 
 def test_two_spatial_inputs_of_one_size() -> None:
@@ -26,8 +26,10 @@ def test_two_spatial_inputs_of_one_size() -> None:
 
 def test_spatial_inputs_of_two_sizes() -> None:
     body = """
-        u = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(z, , scales)
-        a = Add(x, u) y = Conv<pads=[1,1,1,1]>(u, w) v = MaxPool<kernel_shape=[2,2], strides=[2,2]>(x) r = Add(v, z)
+        u = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(z, ,
+        scales)
+        a = Add(x, u) y = Conv<pads=[1,1,1,1]>(u, w) v = MaxPool<kernel_shape=[2,2], strides=[2,2]>(x) r =
+        Add(v, z)
     """
     weights = {"scales": np.float32([1, 1, 2, 2]), "w": weight(3, 4, 3, 3)}
     model = network(body, "float[2,4,12,10] x, float[2,4,6,5] z", "float a, float y, float r", weights)
@@ -88,11 +90,14 @@ def test_batch_sizes_must_agree() -> None:
 
 
 def test_input_that_is_also_an_operand_of_another_level() -> None:
-    body = "p = AveragePool<kernel_shape=[2,2], strides=[2,2]>(x) y = Conv<pads=[1,1,1,1]>(p, w) z = Conv<pads=[1,1,1,1]>(x, w)"
+    body = (
+        "p = AveragePool<kernel_shape=[2,2], strides=[2,2]>(x) y = Conv<pads=[1,1,1,1]>(p, w) z"
+        " = Conv<pads=[1,1,1,1]>(x, w)"
+    )
     check(network(body, outputs="float y, float z", weights={"w": weight(3, 4, 3, 3)}), mixed=False)
 
 
-# ---- outputs ------------------------------------------------------------------------------------------------------
+# ---- outputs -----------------------------------------------------------------------------------------------
 
 
 def test_output_is_the_input() -> None:
@@ -148,7 +153,7 @@ def test_output_is_integer() -> None:
     )
 
 
-# ---- what the pass does not know -----------------------------------------------------------------------------------
+# ---- what the pass does not know ---------------------------------------------------------------------------
 
 
 def test_unknown_op_is_an_island_between_rows() -> None:
@@ -220,20 +225,23 @@ def test_islands_are_counted_in_bytes() -> None:
     assert laws.manifest.islands[0].bytes == 2 * 4 * 4 * 12 * 10
 
 
-# ---- together ------------------------------------------------------------------------------------------------------
+# ---- together ----------------------------------------------------------------------------------------------
 
 
 def test_residual_network_at_three_levels() -> None:
     body = """
         a = Conv<pads=[1,1,1,1]>(x, w0) b = Relu(a)
         c = Conv<pads=[1,1,1,1], strides=[2,2]>(b, w1) d = Relu(c)
-        e = Conv<pads=[1,1,1,1], strides=[2,2]>(d, w1) f = GroupNormalization<num_groups=2>(e, g, o) h = Sigmoid(f) i = Mul(f, h)
+        e = Conv<pads=[1,1,1,1], strides=[2,2]>(d, w1) f = GroupNormalization<num_groups=2>(e, g, o) h =
+        Sigmoid(f) i = Mul(f, h)
         j = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(i, , s)
         k = Add(j, d)
-        l = ConvTranspose<strides=[2,2]>(k, w2) m = Concat<axis=1>(l, b) n = Conv<pads=[1,1,1,1]>(m, w3) y = Tanh(n)
+        l = ConvTranspose<strides=[2,2]>(k, w2) m = Concat<axis=1>(l, b) n = Conv<pads=[1,1,1,1]>(m, w3) y =
+        Tanh(n)
     """
     weights = {
-        "w0": weight(4, 3, 3, 3), "w1": weight(4, 4, 3, 3), "w2": weight(4, 4, 2, 2), "w3": weight(3, 8, 3, 3),
+        "w0": weight(4, 3, 3, 3), "w1": weight(4, 4, 3, 3), "w2": weight(4, 4, 2, 2),
+        "w3": weight(3, 8, 3, 3),
         "g": weight(4), "o": weight(4), "s": np.float32([1, 1, 2, 2]),
     }  # fmt: skip
     model = network(body, "float[2,3,16,12] x", weights=weights)

@@ -1,4 +1,5 @@
-"""One rule per file. A rule rewrites the nodes of its op types from dense to rows, or raises Refusal with the reason."""
+"""One rule per file. A rule rewrites the nodes of its op types from dense to rows, or raises Refusal with the
+reason."""
 
 from __future__ import annotations
 

@@ -48,7 +48,8 @@ def along(
     sizes: list[int],
     op: Callable[[ir.Value, int], list[ir.Value]],
 ) -> list[tuple[Layout, ir.Value]]:
-    """Apply ``op(value, axis of value)`` along one dense channel axis; results have ``sizes`` entries there."""
+    """Apply ``op(value, axis of value)`` along one dense channel axis; results have ``sizes`` entries
+    there."""
     require(source.layout.is_channels(axis), "it works along the pixel grid or the batch")
     order = source.layout.order
     single = len(order) == 0 or order == source.layout.dims[axis]

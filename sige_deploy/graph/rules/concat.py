@@ -41,7 +41,8 @@ def concat(node: ir.Node, ctx: Context) -> None:
 
 
 def _packed(ctx: Context, operands: list[Spatial], axis: int) -> list[Packed]:
-    """Rows [B, P, before, axis, after], their channels in one order: the operands' own where it is the same."""
+    """Rows [B, P, before, axis, after], their channels in one order: the operands' own where it is
+    the same."""
     orders = [around(s, axis) for s in operands]
     if len({_places(s.layout, order) for s, order in zip(operands, orders)}) > 1:
         orders = [_in_reading_order(s.layout, axis) for s in operands]

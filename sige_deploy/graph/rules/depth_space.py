@@ -54,7 +54,8 @@ def _image(node: ir.Node, ctx: Context) -> tuple[Spatial, int]:
 
 
 def regrouped(ctx: Context, source: Spatial, shape: tuple[int, ...]) -> Spatial:
-    """The rows under a reshape of the dense axes; channels are put in reading order where their factors do not fit."""
+    """The rows under a reshape of the dense axes; channels are put in reading order where their factors do
+    not fit."""
     try:
         return replace(source, layout=source.layout.reshape(shape))
     except Refusal:

@@ -1,4 +1,5 @@
-"""Gather: constant indices along channels (qkv[0], permutations), or a table of embeddings read by spatial indices."""
+"""Gather: constant indices along channels (qkv[0], permutations), or a table of embeddings read by spatial
+indices."""
 
 from __future__ import annotations
 

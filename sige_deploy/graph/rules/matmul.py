@@ -85,7 +85,8 @@ def linear(
     alpha: float = 1.0,
     beta: float = 1.0,
 ) -> None:
-    """alpha * rows x W (or x W^T) + beta * bias along the contracted axis: the last, or, for matrix x tokens, the
+    """alpha * rows x W (or x W^T) + beta * bias along the contracted axis: the last, or, for matrix x
+    tokens, the
     one before."""
     shape = static_shape(output)
     assert shape is not None

@@ -48,7 +48,8 @@ def average_pool(node: ir.Node, ctx: Context) -> None:
 
 
 def _taps(w: Window, axis: int, n_in: int, n_out: int) -> AxisTaps:
-    """The window's taps; ceil mode reaches beyond the declared padding, so the far pad follows from the output."""
+    """The window's taps; ceil mode reaches beyond the declared padding, so the far pad follows from the
+    output."""
     reach = (n_out - 1) * w.strides[axis] + w.dilations[axis] * (w.kernel[axis] - 1) + 1
     before = w.pads[axis][0]
     return window(n_in, w.kernel[axis], w.strides[axis], w.dilations[axis], (before, reach - n_in - before))

@@ -14,7 +14,8 @@ from sige_deploy.graph.layout import Atom, Layout, size_of
 from sige_deploy.graph.rules import rule
 
 REDUCTIONS = (
-    "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare"
+    "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd "
+    "ReduceSum ReduceSumSquare"
 ).split()
 
 
@@ -48,7 +49,8 @@ def statistic(node: ir.Node, ctx: Context, source: Spatial, axes: list[int]) -> 
 
 
 def record_or_recompute(node: ir.Node, ctx: Context) -> None:
-    """The node's outputs hold no pixel axis: take them from the recording, or compute them over the edited whole."""
+    """The node's outputs hold no pixel axis: take them from the recording, or compute them over the edited
+    whole."""
     if ctx.config.statistics == "recorded":
         for output in node.outputs:
             ctx.info[output] = Static(output)

@@ -1,7 +1,7 @@
 """Resize. Nearest is a view: what follows reads through it. Linear and cubic gather weighted neighbours.
 
-Every mode of ONNX Resize is separable and linear in its input, so the taps of an axis are read off the op itself: it is
-run once on the unit vectors of that axis. No coordinate rule is written down twice.
+Every mode of ONNX Resize is separable and linear in its input, so the taps of an axis are read off the op
+itself: it is run once on the unit vectors of that axis. No coordinate rule is written down twice.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from sige_deploy.graph.rules import rule
 from sige_deploy.graph.rules.windows import image_output, image_view, output_grid, read_image
 
 ATTRIBUTES = (
-    "antialias", "coordinate_transformation_mode", "cubic_coeff_a", "exclude_outside", "extrapolation_value", "mode",
+    "antialias", "coordinate_transformation_mode", "cubic_coeff_a", "exclude_outside",
+    "extrapolation_value", "mode",
     "nearest_mode",
 )  # fmt: skip
 
@@ -103,7 +104,8 @@ def _response(n_in: int, n_out: int, scale: float | None, settings: dict[str, ob
     y = builder.op("Resize", [x, *sizes], settings)
     y.shape = ir.Shape([1, 1, n_out, n_in])
     graph = ir.Graph(
-        [x], [y], nodes=builder.nodes, initializers=list(builder.initializers.values()), opset_imports={"": 23},
+        [x], [y], nodes=builder.nodes, initializers=list(builder.initializers.values()),
+        opset_imports={"": 23},
         name="resize",
     )  # fmt: skip
     model = ir.to_proto(ir.Model(graph, ir_version=11)).SerializeToString()

@@ -63,7 +63,8 @@ class Read:
 
 
 def read_image(ctx: Context, value: ir.Value, *, padding: float | None = 0.0) -> Read:
-    """The input as an image [N, C, H, W]; a view is read through when its padding equals the op's own (None: it
+    """The input as an image [N, C, H, W]; a view is read through when its padding equals the op's own
+    (None: it
     pads nothing)."""
     info = ctx.info[value]
     view = info if isinstance(info, View) else None

@@ -73,7 +73,8 @@ def test_keys_of_another_level() -> None:
     """Queries of the image, keys of its halved copy (spatial reduction attention)."""
     body = """
         t = Reshape(x, flat) n = Transpose<perm=[0,2,1]>(t) q = MatMul(n, wq)
-        p = AveragePool<kernel_shape=[2,1], strides=[2,1]>(x) s = Reshape(p, half) m = Transpose<perm=[0,2,1]>(s)
+        p = AveragePool<kernel_shape=[2,1], strides=[2,1]>(x) s = Reshape(p, half) m =
+        Transpose<perm=[0,2,1]>(s)
         k = MatMul(m, wk) v = MatMul(m, wv) y = Attention<q_num_heads=2, kv_num_heads=2>(q, k, v)
     """
     laws = check(network(body, IMAGES, weights={**WEIGHTS, "half": ints(0, 4, 15)}), mixed=False)
@@ -118,7 +119,8 @@ def test_grouped_queries_are_refused() -> None:
 
 
 def test_text_that_reads_the_picture() -> None:
-    """Queries of the text, keys of the pixels: the result has no pixels; it is whole, and the rest goes on."""
+    """Queries of the text, keys of the pixels: the result has no pixels; it is whole, and the rest
+    goes on."""
     body = """
         t = Reshape(x, flat) n = Transpose<perm=[0,2,1]>(t) k = MatMul(n, wk) v = MatMul(n, wv)
         q = MatMul(text, wq) a = Attention<q_num_heads=2, kv_num_heads=2>(q, k, v)

@@ -60,7 +60,8 @@ def test_reads_through_a_pad(mode: str, fill: str) -> None:
     """Only a fill of zero can be read through; another one makes the padded image a level of its own."""
     body = f'p = Pad<mode="{mode}">(x, pads{fill}) y = Conv(p, w, b)'
     weights = {
-        "pads": ints(0, 0, 2, 1, 0, 0, 1, 2), "fill": np.float32(0.7), "w": weight(3, 4, 3, 3), "b": weight(3),
+        "pads": ints(0, 0, 2, 1, 0, 0, 1, 2), "fill": np.float32(0.7), "w": weight(3, 4, 3, 3),
+        "b": weight(3),
     }  # fmt: skip
     laws = check(network(body, weights=weights), mixed=not fill)
     assert ("15x13" in {level.id for level in laws.levels}) == bool(fill)
@@ -79,7 +80,10 @@ def test_padding_of_a_fill_and_own_padding_of_zero() -> None:
 
 
 def test_reads_through_nearest_enlargement() -> None:
-    body = 'u = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(x, , s) '
+    body = (
+        'u = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", '
+        'nearest_mode="floor">(x, , s) '
+    )
     body += "y = Conv<pads=[1,1,1,1]>(u, w)"
     check(network(body, weights={"s": np.float32([1, 1, 2, 2]), "w": weight(3, 4, 3, 3)}))
 
@@ -121,7 +125,10 @@ def test_on_channels_as_tokens() -> None:
 
 def test_one_channel_axis_of_two_factors() -> None:
     """[N, h, d, H, W] swapped and flattened: rows are reordered before the conv."""
-    body = "s = Reshape(x, split) t = Transpose<perm=[0,2,1,3,4]>(s) u = Reshape(t, join) y = Conv<pads=[1,1,1,1]>(u, w)"
+    body = (
+        "s = Reshape(x, split) t = Transpose<perm=[0,2,1,3,4]>(s) u = Reshape(t, join) y = "
+        "Conv<pads=[1,1,1,1]>(u, w)"
+    )
     weights = {"split": ints(0, 2, 3, 6, 5), "join": ints(0, 6, 6, 5), "w": weight(4, 6, 3, 3)}
     check(network(body, "float[2,6,6,5] x", weights=weights))
 

@@ -36,7 +36,8 @@ def test_there_and_back() -> None:
 
 def test_followed_by_a_conv() -> None:
     body = """
-        a = SpaceToDepth<blocksize=2>(x) b = Conv<pads=[1,1,1,1]>(a, w) y = DepthToSpace<blocksize=2, mode="CRD">(b)
+        a = SpaceToDepth<blocksize=2>(x) b = Conv<pads=[1,1,1,1]>(a, w) y = DepthToSpace<blocksize=2,
+        mode="CRD">(b)
     """
     check(network(body, "float[1,3,12,10] x", weights={"w": weight(12, 12, 3, 3)}), mixed=False)
 
@@ -98,7 +99,8 @@ def test_windows_of_a_transformer() -> None:
         c = Reshape(b, whole) y = Add(c, n)
     """
     weights = {
-        "split": ints(1, 6, 2, 5, 2, 4), "windows": ints(30, 4, 4), "w": weight(4, 4), "six": ints(1, 6, 5, 2, 2, 4),
+        "split": ints(1, 6, 2, 5, 2, 4), "windows": ints(30, 4, 4), "w": weight(4, 4),
+        "six": ints(1, 6, 5, 2, 2, 4),
         "whole": ints(1, 12, 10, 4),
     }  # fmt: skip
     check(network(body, weights=weights), mixed=False)

@@ -75,11 +75,13 @@ PROJECTIONS = {n: weight(4, 4, seed=i) for i, n in enumerate(["wq", "wk", "wv"])
 def attention(heads: bool, scale: float = 0.5) -> str:
     if not heads:
         return ATTENTION + """
-            kt = Transpose<perm=[0,2,1]>(k) s = MatMul(q, kt) c = Mul(s, scale) p = Softmax<axis=-1>(c) y = MatMul(p, v)
+            kt = Transpose<perm=[0,2,1]>(k) s = MatMul(q, kt) c = Mul(s, scale) p = Softmax<axis=-1>(c) y =
+            MatMul(p, v)
         """  # fmt: skip
     return ATTENTION + """
         qs = Reshape(q, split) ks = Reshape(k, split) vs = Reshape(v, split)
-        qh = Transpose<perm=[0,2,1,3]>(qs) kt = Transpose<perm=[0,2,3,1]>(ks) vh = Transpose<perm=[0,2,1,3]>(vs)
+        qh = Transpose<perm=[0,2,1,3]>(qs) kt = Transpose<perm=[0,2,3,1]>(ks) vh =
+        Transpose<perm=[0,2,1,3]>(vs)
         s = MatMul(qh, kt) c = Mul(s, scale) p = Softmax<axis=-1>(c) o = MatMul(p, vh)
         ot = Transpose<perm=[0,2,1,3]>(o) y = Reshape(ot, join)
     """  # fmt: skip
@@ -124,7 +126,8 @@ def test_cross_attention_by_products_takes_another_text(heads: int) -> None:
     else:
         body += """
             qs = Reshape(q, split) ks = Reshape(k, words) vs = Reshape(v, words)
-            qh = Transpose<perm=[0,2,1,3]>(qs) kt = Transpose<perm=[0,2,3,1]>(ks) vh = Transpose<perm=[0,2,1,3]>(vs)
+            qh = Transpose<perm=[0,2,1,3]>(qs) kt = Transpose<perm=[0,2,3,1]>(ks) vh =
+            Transpose<perm=[0,2,1,3]>(vs)
             s = MatMul(qh, kt) c = Mul(s, scale) p = Softmax<axis=-1>(c) y = MatMul(p, vh)
         """
     weights = {**constants(), "words": ints(0, 7, 2, 2)}
@@ -150,14 +153,15 @@ def test_gram_matrix_is_an_output() -> None:
 def test_channel_attention() -> None:
     """softmax(q^T k) over channels (Restormer): [c, S] x [S, c] then [c, c] x [c, S]."""
     body = """
-        q = Reshape(x, flat) k = Transpose<perm=[0,2,1]>(q) s = MatMul(q, k) p = Softmax<axis=-1>(s) y = MatMul(p, q)
+        q = Reshape(x, flat) k = Transpose<perm=[0,2,1]>(q) s = MatMul(q, k) p = Softmax<axis=-1>(s) y =
+        MatMul(p, q)
     """
     model = network(body, IMAGES, weights=constants())
     check(model, mixed=False, full=False)
     check(model, config=FRESH, commit=False)
 
 
-# ---- Gemm -----------------------------------------------------------------------------------------------------------
+# ---- Gemm --------------------------------------------------------------------------------------------------
 
 FLATTENED = "p = Transpose<perm=[0,2,3,1]>(x) f = Reshape(p, rows)"
 

@@ -115,10 +115,9 @@ def test_group_norm(groups: int) -> None:
 
 
 def test_group_norm_is_the_recorded_affine() -> None:
-    laws = check(
-        network("y = GroupNormalization<num_groups=2>(x, g, b)", weights={"g": weight(4), "b": weight(4, seed=8)}),
-        mixed=False, full=False,
-    )  # fmt: skip
+    weights = {"g": weight(4), "b": weight(4, seed=8)}
+    model = network("y = GroupNormalization<num_groups=2>(x, g, b)", weights=weights)
+    laws = check(model, mixed=False, full=False)
     edit = laws.session.edit(**laws.edited, mask=np.ones_like(laws.mask))["y"]
     x = laws.recorded["x"].reshape(1, 2, -1)
     mean, deviation = (v.repeat(2, 1).reshape(1, 4, 1, 1) for v in (x.mean(-1), np.sqrt(x.var(-1) + 1e-5)))

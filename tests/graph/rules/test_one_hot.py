@@ -31,8 +31,8 @@ def test_small_labels_by_comparison() -> None:
 
 def test_labels_are_enlarged_and_cropped() -> None:
     body = """
-        r = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(x, , scales)
-        u = Cast<to=7>(r) h = OneHot<axis=1>(u, depth, values)
+        r = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(x, ,
+        scales) u = Cast<to=7>(r) h = OneHot<axis=1>(u, depth, values)
     """
     check(network(body, "float[1,1,6,5] x", "float h", {**WEIGHTS, "scales": np.float32([1, 1, 2, 2])}))
 

@@ -48,10 +48,8 @@ def test_nary(op: str) -> None:
     np_kind = {"float": np.float32, "bool": np.bool_}.get(kind) or np.dtype(kind)
     c = (np.arange(3).reshape(3, 1, 1) % 2 + (kind != "bool")).astype(np_kind)
     body = f"y = {op}{attributes}(x, m) z = {op}{attributes}(x, c)"
-    model = network(
-        body, f"{kind}[2,3,6,5] x, {kind}[2,1,6,5] m", ", ".join(f"{'bool' if compares else kind} {n}" for n in "yz"),
-        {"c": c},
-    )  # fmt: skip
+    outputs = "bool y, bool z" if compares else f"{kind} y, {kind} z"
+    model = network(body, f"{kind}[2,3,6,5] x, {kind}[2,1,6,5] m", outputs, {"c": c})
     laws = check(model, spatial=("x", "m"), positive=op in POSITIVE)
     assert [o.level for o in laws.manifest.outputs] == ["6x5", "6x5"]
 
@@ -123,7 +121,10 @@ def test_operands_of_other_channel_orders_meet(transposed: bool) -> None:
 
 
 def test_packed_operands_meet_constants() -> None:
-    body = "s = Reshape(x, split) t = Transpose<perm=[0,2,1,3,4]>(s) u = Reshape(x, other) v = Sum(t, u, c, d, e, f)  y = Relu(v)"
+    body = (
+        "s = Reshape(x, split) t = Transpose<perm=[0,2,1,3,4]>(s) u = Reshape(x, other) v = "
+        "Sum(t, u, c, d, e, f)  y = Relu(v)"
+    )
     weights = {
         "split": np.int64([0, 2, 3, 6, 5]), "other": np.int64([0, 3, 2, 6, 5]), "c": weight(3, 1, 1, 1),
         "d": weight(2, 1, 1), "e": weight(2, 3, 2, 1, 1), "f": weight(1, 3, 2, 6, 5),
@@ -146,7 +147,7 @@ def test_split_channels_meet_a_broadcast_over_heads() -> None:
 
 
 def test_tokens() -> None:
-    body = "t = Flatten_(x) y = Add(t, c) z = Mul(t, p)".replace("Flatten_(x)", "Reshape(x, tokens)")
+    body = "t = Reshape(x, tokens) y = Add(t, c) z = Mul(t, p)"
     body += " n = Transpose<perm=[0,2,1]>(t) w = Add(n, e)"
     weights = {
         "tokens": np.int64([0, 4, 120]), "c": weight(4, 1), "p": weight(1, 4, 120), "e": weight(120, 4),
@@ -196,7 +197,10 @@ def test_prelu(shape: tuple[int, ...]) -> None:
 
 
 def test_cast_like_and_types() -> None:
-    body = "i = Cast<to=7>(x) h = Cast<to=10>(x) b = Cast<to=9>(i) f = CastLike(i, x) g = CastLike(x, h) y = Add(f, x)"
+    body = (
+        "i = Cast<to=7>(x) h = Cast<to=10>(x) b = Cast<to=9>(i) f = CastLike(i, x) g = "
+        "CastLike(x, h) y = Add(f, x)"
+    )
     outputs = "int64 i, float16 h, bool b, float y, float16 g"
     check(network(body, outputs=outputs))
 

@@ -25,7 +25,10 @@ def test_scales(scales: tuple[float, float], mode: str) -> None:
 
 @pytest.mark.parametrize("rounding", ["floor", "ceil", "round_prefer_floor", "round_prefer_ceil"])
 def test_nearest_modes(rounding: str) -> None:
-    body = f'y = Resize<mode="nearest", nearest_mode="{rounding}", coordinate_transformation_mode="asymmetric">(x, , , s)'
+    body = (
+        f'y = Resize<mode="nearest", nearest_mode="{rounding}", '
+        f'coordinate_transformation_mode="asymmetric">(x, , , s)'
+    )
     check(network(body, weights={"s": ints(1, 4, 18, 7)}))
 
 
