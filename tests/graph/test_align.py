@@ -27,7 +27,7 @@ def test_grid_constants_of_tokens() -> None:
 def test_factors_are_refined() -> None:
     """(2, 6) channels and (4, 3) channels have the factors (2, 2, 3) in common."""
     body = """
-        a = Reshape(x, one) b = Reshape(a, back) c = Reshape(x, two) d = Reshape(c, back) y = Add(b, d) 
+        a = Reshape(x, one) b = Reshape(a, back) c = Reshape(x, two) d = Reshape(c, back) y = Add(b, d)
         z = Mul(d, k)
     """
     weights = {

@@ -18,7 +18,8 @@ def test_split_evenly_with_a_remainder() -> None:
 
 def test_split_heads_and_packed_channels() -> None:
     body = """
-        s = Reshape(x, shape) a, b = Split<axis=1, num_outputs=2>(s) c, d = Split<axis=2>(s, sizes) y = Mul(a, b)
+        s = Reshape(x, shape) a, b = Split<axis=1, num_outputs=2>(s)
+        c, d = Split<axis=2>(s, sizes) y = Mul(a, b)
     """
     weights = {"shape": ints(0, 2, 3, 6, 5), "sizes": ints(1, 2)}
     check(network(body, "float[2,6,6,5] x", "float y, float c, float d", weights))
