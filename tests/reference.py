@@ -201,7 +201,7 @@ class _Run:
             kept = self._mix(recorded[0], evaluate("mixed")[0], operands[0].pos)
             return Value((kept.recorded,), (kept.mixed,), (kept.pos,))
 
-        if name == "cat" and any(o.whole for o in operands):
+        if name == "cat" and any(o.whole or o.pos is None for o in operands):
             pos = next(o.pos for o in operands if o.pos is not None and not o.whole)
             pos = pos.narrow(node.args[1] if len(node.args) > 1 else 0, 0, 1)  # type: ignore[arg-type]
             return self._mix(recorded, evaluate("mixed"), pos.expand(recorded.shape))
