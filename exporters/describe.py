@@ -63,11 +63,24 @@ def describe(
         planner=PlannerSpec(dense_above=config.dense_above),
         islands=[IslandSpec(node=i.node, op=i.op, reason=i.reason, bytes=i.bytes) for i in ctx.islands],
         refusals=[RefusalSpec(node=r.node, op=r.op, reason=r.reason) for r in ctx.refusals],
-        precision="float16" if {v.dtype for v in floats} == {ir.DataType.FLOAT16} else "float32",
+        precision=_precision(floats),
         macs=sum(ctx.macs.values()),
-        parameters=sum(math.prod(static_shape(v) or ()) for v in floats),
+        parameters=sum(element_count(v) for v in floats),
         producer={package.replace("-", "_"): version(package) for package in PACKAGES},
     )
+
+
+def _precision(weights: Sequence[ir.Value]) -> str:
+    """The type that most of the weights have: a half network may keep a few constants in float32."""
+    sizes = {"float16": 0, "float32": 0}
+    for value in weights:
+        sizes["float16" if value.dtype == ir.DataType.FLOAT16 else "float32"] += element_count(value)
+    return "float16" if sizes["float16"] > sizes["float32"] else "float32"
+
+
+def element_count(value: ir.Value) -> int:
+    """Elements of a value of static shape."""
+    return math.prod(static_shape(value) or ())
 
 
 def _used(translation: Translation) -> tuple[set[str], set[str]]:
