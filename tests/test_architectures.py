@@ -3,50 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from checking import Exported, assert_same, blob_and_dust, dense, edited, export
 from reference import Reference
-from torch import Tensor
-from zoo import ZOO, Entry
-
-import sige_deploy as sige
-from sige_deploy.masks import level_masks, resample_mask
-from sige_deploy.session import Session
-
-Inputs = dict[str, Tensor]
-WITH_STATISTICS = {name for name in ZOO if ZOO[name].statistics}
-
-
-@dataclass
-class Exported:
-    """One entry, exported once for all tests of this file, with its session recorded on `recorded`."""
-
-    entry: Entry
-    session: Session
-    recorded: Inputs
-    outputs: list[Tensor]
-
-    def edit(self, inputs: Inputs, mask: np.ndarray) -> list[Tensor]:
-        outputs = list(self.session.edit(**inputs, mask=mask).values())
-        assert self.session.report.path == "sparse"
-        return outputs
-
-    def level_masks(self, mask: np.ndarray) -> dict[tuple[int, int], Tensor]:
-        """Active masks of the bundle's levels, by size, for an edit's mask at the first input's size."""
-        bundle = self.session.bundle
-        policy = bundle.policy()
-        sizes = [self.entry.inputs[name][-2:] for name in self.entry.spatial]
-        masks = [resample_mask(mask, (h, w), policy.threshold) for h, w in sizes]
-        geometries = {geometry.id: geometry for geometry in bundle.geometries()}
-        levels = bundle.levels()
-        by_id = level_masks(masks, levels, geometries, policy)
-        return {(level.height, level.width): torch.from_numpy(by_id[level.id]) for level in levels}
+from zoo import ZOO
 
 
 @pytest.fixture(scope="module")
@@ -54,56 +18,16 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Exported
     folder = tmp_path_factory.mktemp("zoo")
 
     @cache
-    def export(name: str, statistics: str = "recorded") -> Exported:
-        return _export(ZOO[name], folder / f"{name}-{statistics}", statistics)
+    def once(name: str, statistics: str = "recorded") -> Exported:
+        return export(ZOO[name], folder / f"{name}-{statistics}", statistics)
 
-    return export
-
-
-def _export(entry: Entry, path: Path, statistics: str) -> Exported:
-    config = sige.SparseConfig(dense_above=1.0, statistics=statistics, **entry.config)
-    sige.export(entry.module(), entry.example_inputs(0), path, spatial=list(entry.spatial), config=config)
-    session = sige.open(path, threads=1)
-    recorded = entry.example_inputs(1)
-    return Exported(entry, session, recorded, list(session.record(**recorded).values()))
+    return once
 
 
 @cache
 def reference_of(name: str) -> Reference:
     entry = ZOO[name]
     return Reference(entry.module(), entry.example_inputs(0), entry.spatial)
-
-
-def dense(entry: Entry, inputs: Inputs) -> list[Tensor]:
-    with torch.no_grad():
-        out = entry.module()(**inputs)
-    return [out] if isinstance(out, Tensor) else list(out)
-
-
-def blob_and_dust(entry: Entry, seed: int) -> np.ndarray:
-    """A rectangle and a few scattered pixels at the first spatial input's size, bool [H, W]."""
-    rng = np.random.default_rng(seed)
-    height, width = entry.inputs[entry.spatial[0]][-2:]
-    mask = rng.random((height, width)) < 0.01
-    y, x = rng.integers(0, height * 2 // 3), rng.integers(0, width * 2 // 3)
-    mask[y : y + height // 4, x : x + width // 4] = True
-    return mask
-
-
-def edited(entry: Entry, recorded: Inputs, seed: int) -> Inputs:
-    """Other values in all spatial inputs and in the free ones; the rest as recorded."""
-    other = entry.example_inputs(seed)
-    return {name: other[name] if name in entry.spatial + entry.free else recorded[name] for name in recorded}
-
-
-def assert_same(got: list[Tensor], want: list[Tensor], tolerance: float) -> None:
-    """Every output within `tolerance` of the range of the wanted values."""
-    assert len(got) == len(want)
-    for i, (a, b) in enumerate(zip(got, want)):
-        assert a.shape == b.shape and a.dtype == b.dtype
-        scale = float(b.max() - b.min())
-        error = float((a - b).abs().max()) / scale
-        assert error <= tolerance, f"output {i} is off by {error:.2e} of its range {scale:.3g}"
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -148,7 +72,7 @@ def test_edits_after_a_commit_are_what_the_reference_says(
 
 @pytest.mark.parametrize("name", ZOO)
 def test_all_active_with_fresh_statistics_is_dense(name: str, exported: Callable[..., Exported]) -> None:
-    case = exported(name, "fresh" if name in WITH_STATISTICS else "recorded")
+    case = exported(name, "fresh" if ZOO[name].statistics else "recorded")
     inputs = edited(case.entry, case.recorded, 6)
     mask = np.ones(case.entry.inputs[case.entry.spatial[0]][-2:], bool)
     assert_same(case.edit(inputs, mask), dense(case.entry, inputs), 1e-4)
