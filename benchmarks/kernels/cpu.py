@@ -2,8 +2,8 @@
 
     PYTHONPATH=tests python benchmarks/kernels/cpu.py --out benchmarks/results/kernels_cpu.json
 
-Shapes are 3x3 convs of GauGAN, DDPM and Stable Diffusion with a square edit. Both run the same arrays in turn,
-and the median of the thread's own time counts, so that other work on the machine disturbs little.
+Shapes are 3x3 convs of GauGAN, DDPM and Stable Diffusion with a square edit. Both run the same arrays in
+turn, and the median of the thread's own time counts, so that other work on the machine disturbs little.
 """
 
 from __future__ import annotations

@@ -80,10 +80,12 @@ class Draw:
         return self.source(dtype, width * phases, phases), attributes
 
     def conv(self, dtype: torch.dtype) -> Case:
-        kind = self.pick("plain", "plain", "grouped", "depthwise", "depthwise x2")
-        group = 1 if kind == "plain" else self.pick(2, 3, 16)
+        kind = self.pick("plain", "plain", "wide", "wide", "grouped", "depthwise", "depthwise x2")
+        group = 1 if kind in ("plain", "wide") else self.pick(2, 3, 16)
         depth = 1 if kind.startswith("depthwise") else self.pick(1, 3, 4, 8, 12, 64, 160)
         wide = self.pick(1, 3, 4, 8, 40, 64, 320)
+        if kind == "wide":
+            depth, wide = self.pick(64, 128, 320), self.pick(64, 128, 320)
         outputs = group * {"depthwise": 1, "depthwise x2": 2}.get(kind, wide)
         inputs = self.source(dtype, group * depth)
         batch, targets, taps = inputs["base"].shape[0], *inputs["table"].shape

@@ -31,16 +31,17 @@ inline int32_t splits_of(const sige_attention_args& a, int32_t query_tile, int32
   return static_cast<int32_t>(wanted < most ? wanted : most);
 }
 
-// First index of the ascending `active` that is not below `pixel`.
+// First index of the ascending `active` that is not below `pixel`; the whole block searches, a probe per thread.
 __device__ inline int32_t lower_bound(const int32_t* active, int32_t count, int32_t pixel) {
   int32_t low = 0, high = count;
   while (low < high) {
-    const int32_t middle = (low + high) / 2;
-    if (active[middle] < pixel) {
-      low = middle + 1;
-    } else {
-      high = middle;
-    }
+    const int32_t step = (high - low + ATTENTION_THREADS - 1) / ATTENTION_THREADS;
+    const int32_t probe = low + static_cast<int32_t>(threadIdx.x) * step;
+    const int32_t below = __syncthreads_count(probe < high && active[probe] < pixel);
+    if (below == 0) break;
+    const int32_t next = low + below * step;
+    low = next - step + 1;
+    high = next < high ? next : high;
   }
   return low;
 }

@@ -3,53 +3,15 @@
 // The tiling is FlashAttention-2's (Dao, arXiv 2307.08691) with keys and values from two places; the softmax is online
 // (Milakov and Gimelshein, arXiv 1805.02867).
 #include "attention.cuh"
+#include "mma.cuh"
 
 namespace sige::cuda {
 
 constexpr int PAD = 8;  // halves behind each row of a tile in shared memory, against bank conflicts
 
-// d += a @ b for a 16 x 16, b 16 x 8; fragments as PTX lays out mma.m16n8k16.
-__device__ inline void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-#if __CUDA_ARCH__ >= 800
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-#else
-  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a[0]), "r"(a[1]), "r"(b0));
-  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a[2]), "r"(a[3]), "r"(b1));
-#endif
-}
-
-// Two 8 x 8 matrices of shared memory, transposed: the b fragment of rows [0, 16) x columns [0, 8) at `row`.
-__device__ inline void load_transposed(const __half* row, uint32_t& b0, uint32_t& b1) {
-  const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(row));
-  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0,%1}, [%2];" : "=r"(b0), "=r"(b1) : "r"(address));
-}
-
 __device__ inline uint32_t pair(float low, float high) {
   const __half2 both = __floats2half2_rn(low, high);
   return *reinterpret_cast<const uint32_t*>(&both);
-}
-
-// 16 bytes from device to shared memory, or zeros; done after copies_arrived().
-__device__ inline void copy_vector(const __half* from, __half* to, bool valid) {
-#if __CUDA_ARCH__ >= 800
-  const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(valid ? 16 : 0));
-#else
-  *reinterpret_cast<uint4*>(to) = valid ? *reinterpret_cast<const uint4*>(from) : make_uint4(0, 0, 0, 0);
-#endif
-}
-
-__device__ inline void copies_arrived() {
-#if __CUDA_ARCH__ >= 800
-  asm volatile("cp.async.wait_all;");
-#endif
 }
 
 // ROWS rows of `width` halves into shared memory, zeros behind them up to D. row_of(i) is row i's address or null; the
@@ -100,7 +62,8 @@ __global__ void __launch_bounds__(ATTENTION_THREADS) attention_mma_kernel(const 
       const int32_t row = first_query + first + i;
       return row < p.fresh ? queries + row * key_channels : nullptr;
     });
-    copies_arrived();
+    copies_commit();
+    copies_wait<0>();
     __syncthreads();
     const int mine = warp * 16 - first;
     if (mine >= 0 && mine < KEYS) {
@@ -135,16 +98,15 @@ __global__ void __launch_bounds__(ATTENTION_THREADS) attention_mma_kernel(const 
       const __half* from = fresh >= 0 ? fresh_values + fresh * value_channels : base_values + n * value_channels;
       return n < p.pixels ? from : nullptr;
     });
-    copies_arrived();
+    copies_commit();
+    copies_wait<0>();
     __syncthreads();
 
-    float scores[KEYS / 8][4];
+    float scores[KEYS / 8][4] = {};
 #pragma unroll
-    for (int n = 0; n < KEYS / 8; ++n) {
+    for (int j = 0; j < D / 16; ++j) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) scores[n][i] = 0;
-#pragma unroll
-      for (int j = 0; j < D / 16; ++j) {
+      for (int n = 0; n < KEYS / 8; ++n) {  // inside: products in a row do not wait for each other
         const __half* at = keys + (n * 8 + lane_row) * LEADING + j * 16 + lane_column;
         mma(scores[n], query[j], *reinterpret_cast<const uint32_t*>(at), *reinterpret_cast<const uint32_t*>(at + 8));
       }
@@ -187,10 +149,11 @@ __global__ void __launch_bounds__(ATTENTION_THREADS) attention_mma_kernel(const 
                                    pair(scores[2 * j + 1][0], scores[2 * j + 1][1]),
                                    pair(scores[2 * j + 1][2], scores[2 * j + 1][3])};
 #pragma unroll
-      for (int d = 0; d < D / 8; ++d) {
-        uint32_t b0, b1;
-        load_transposed(values + (j * 16 + lane % 16) * LEADING + d * 8, b0, b1);
-        mma(sums[d], weights, b0, b1);
+      for (int d = 0; d < D / 8; d += 2) {
+        uint32_t right[4];
+        load_matrices_transposed(values + (j * 16 + lane % 16) * LEADING + d * 8 + lane / 16 * 8, right);
+        mma(sums[d], weights, right[0], right[1]);
+        mma(sums[d + 1], weights, right[2], right[3]);
       }
     }
     __syncthreads();  // the tile is overwritten next

@@ -15,8 +15,12 @@ __global__ void __launch_bounds__(THREADS) activate_kernel(T* values, uint32_t c
   if (index >= count) return;
   Pack<T, N>* at = reinterpret_cast<Pack<T, N>*>(values) + index;
   Pack<T, N> pack = *at;
+  float x[N];
 #pragma unroll
-  for (int i = 0; i < N; ++i) pack.at[i] = from_float<T>(activate(activation, alpha, to_float(pack.at[i])));
+  for (int i = 0; i < N; ++i) x[i] = to_float(pack.at[i]);
+  activate<N>(activation, alpha, x);
+#pragma unroll
+  for (int i = 0; i < N; ++i) pack.at[i] = from_float<T>(x[i]);
   *at = pack;
 }
 
@@ -66,9 +70,10 @@ __global__ void __launch_bounds__(THREADS) depthwise_kernel(const __grid_constan
     for (int i = 0; i < N; ++i) sum[i] += x[i] * to_float(weight.at[i]);
   }
   p.addends.template add<N>(b, row, channel, sum);
+  activate<N>(p.activation, p.alpha, sum);
   Pack<T, N> result;
 #pragma unroll
-  for (int i = 0; i < N; ++i) result.at[i] = from_float<T>(activate(p.activation, p.alpha, sum[i]));
+  for (int i = 0; i < N; ++i) result.at[i] = from_float<T>(sum[i]);
   *reinterpret_cast<Pack<T, N>*>(p.out + int64_t{index} * N) = result;
 }
 

@@ -28,16 +28,25 @@ __device__ inline float from_float<float>(float x) { return x; }
 template <>
 __device__ inline __half from_float<__half>(float x) { return __float2half_rn(x); }
 
-__device__ inline float activate(int activation, float alpha, float x) {
+__device__ inline float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
+
+// Activates N values. The choice is outside of the loops: one branch, not one per value.
+template <int N>
+__device__ void activate(int activation, float alpha, float (&x)[N]) {
+  const auto each = [&](const auto& function) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) x[i] = function(x[i]);
+  };
   switch (activation) {
-    case SIGE_RELU: return x < 0.0f ? 0.0f : x;
-    case SIGE_LEAKY_RELU: return x < 0.0f ? alpha * x : x;
-    case SIGE_SILU: return x / (1.0f + __expf(-x));
-    case SIGE_GELU: return 0.5f * x * (1.0f + erff(x * 0.70710678f));
-    case SIGE_GELU_TANH: return 0.5f * x * (1.0f + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
-    case SIGE_SIGMOID: return 1.0f / (1.0f + __expf(-x));
-    case SIGE_TANH: return tanhf(x);
-    default: return x;
+    case SIGE_RELU: return each([](float v) { return v < 0.0f ? 0.0f : v; });
+    case SIGE_LEAKY_RELU: return each([=](float v) { return v < 0.0f ? alpha * v : v; });
+    case SIGE_SILU: return each([](float v) { return v * sigmoid(v); });
+    case SIGE_GELU: return each([](float v) { return 0.5f * v * (1.0f + erff(v * 0.70710678f)); });
+    case SIGE_GELU_TANH:
+      return each([](float v) { return 0.5f * v * (1.0f + tanhf(0.79788456f * (v + 0.044715f * v * v * v))); });
+    case SIGE_SIGMOID: return each([](float v) { return sigmoid(v); });
+    case SIGE_TANH: return each([](float v) { return tanhf(v); });
+    default: return;
   }
 }
 

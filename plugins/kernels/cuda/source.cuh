@@ -36,16 +36,19 @@ struct Source {
   // The same after affine and activation.
   template <int N>
   __device__ void transform(int32_t b, int32_t channel, const Pack<T, N>& from, float (&to)[N]) const {
-    Pack<T, N> factor, summand;
-    if (scale) factor = *reinterpret_cast<const Pack<T, N>*>(scale + b * scale_stride + channel);
-    if (shift) summand = *reinterpret_cast<const Pack<T, N>*>(shift + b * shift_stride + channel);
 #pragma unroll
-    for (int i = 0; i < N; ++i) {
-      float x = to_float(from.at[i]);
-      if (scale) x *= to_float(factor.at[i]);
-      if (shift) x += to_float(summand.at[i]);
-      to[i] = activate(activation, alpha, x);
+    for (int i = 0; i < N; ++i) to[i] = to_float(from.at[i]);
+    if (scale) {
+      const Pack<T, N> factor = *reinterpret_cast<const Pack<T, N>*>(scale + b * scale_stride + channel);
+#pragma unroll
+      for (int i = 0; i < N; ++i) to[i] *= to_float(factor.at[i]);
     }
+    if (shift) {
+      const Pack<T, N> summand = *reinterpret_cast<const Pack<T, N>*>(shift + b * shift_stride + channel);
+#pragma unroll
+      for (int i = 0; i < N; ++i) to[i] += to_float(summand.at[i]);
+    }
+    activate<N>(activation, alpha, to);
   }
 };
 

@@ -103,7 +103,7 @@ typedef struct sige_gather_args {
 typedef struct sige_conv_args {
   sige_source source;
   const void* weight;      /* [taps, channels / group, outputs], or what sige_conv_pack made of it;
-                              CUDA, not depthwise: every array of this struct is aligned to 16 bytes */
+                              CUDA, not depthwise: weight to residual and out are aligned to 16 bytes */
   const void* bias;        /* [outputs] or NULL */
   const void* embedding;   /* [embedding_batch, outputs] or NULL */
   const void* residual;    /* [batch, targets, outputs] or NULL */
