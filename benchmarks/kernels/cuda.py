@@ -109,6 +109,15 @@ def timed(work: Callable[[], None], replays: int = 30) -> float:
     return statistics.median(times)
 
 
+def rounded(value: Any) -> Any:
+    """Microseconds to two digits, everywhere in a document."""
+    if isinstance(value, float):
+        return round(value, 2)
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list) else value
+
+
 class Bench:
     """Convs and attentions of one edit."""
 
@@ -260,7 +269,7 @@ def main() -> None:
             "batch": BATCH,
             "runs": runs,
         }
-        options.out.write_text(json.dumps(document, indent=1) + "\n")
+        options.out.write_text(json.dumps(rounded(document), indent=1) + "\n")
 
 
 if __name__ == "__main__":
