@@ -1,0 +1,34 @@
+#pragma once
+
+#include <memory>
+#include <new>
+
+#include "source.h"
+
+namespace sige::ort {
+
+class Conv : Kernel {
+ public:
+  static constexpr const char* NAME = "Conv";
+  static constexpr Input INPUTS[] = {
+      ROWS, BASE, HALO, TABLE, {"weight", Type::VALUES, true}, {"bias", Type::VALUES, false}, SCALE, SHIFT,
+      {"embedding", Type::VALUES, false}, {"residual", Type::VALUES, false}};
+
+  Conv(const Ort::ConstKernelInfo& info, const Target& target);
+  void run(Call& call) const;
+
+ private:
+  static constexpr size_t WEIGHT = 4;
+
+  int32_t group_;
+  sige_activation activation_in_, activation_out_;
+  float alpha_in_, alpha_out_;
+  struct Free {
+    void operator()(void* memory) const { ::operator delete(memory, std::align_val_t{SIGE_WORKSPACE_ALIGNMENT}); }
+  };
+  // A constant weight in the backend's order; null where the backend takes it as it is.
+  bool constant_ = false;
+  std::unique_ptr<void, Free> packed_;
+};
+
+}  // namespace sige::ort

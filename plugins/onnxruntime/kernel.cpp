@@ -1,0 +1,112 @@
+#include "kernel.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <vector>
+
+namespace sige::ort {
+
+void check(sige_status status) {
+  if (status) throw std::runtime_error(sige_status_string(status));
+}
+
+sige_activation activation(const Ort::ConstKernelInfo& info, const char* name) {
+  constexpr const char* NAMES[] = {"identity", "relu", "leaky_relu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh"};
+  const std::string value = attribute<std::string>(info, name, "identity");
+  for (int32_t i = 0; i <= SIGE_TANH; ++i)
+    if (value == NAMES[i]) return static_cast<sige_activation>(i);
+  throw std::runtime_error(std::string(name) + " is '" + value + "', which is no activation of the op set.");
+}
+
+int32_t to_int32(int64_t value, const char* what) {
+  if (value < INT32_MIN || value > INT32_MAX)
+    throw std::runtime_error(std::string(what) + " is " + std::to_string(value) + ", beyond 32 bits.");
+  return static_cast<int32_t>(value);
+}
+
+static std::string text(const int64_t* sizes, size_t rank) {
+  std::string result = "[";
+  for (size_t i = 0; i < rank; ++i) {
+    if (i) result += ", ";
+    result += sizes[i] == ANY ? "any" : std::to_string(sizes[i]);
+  }
+  return result + "]";
+}
+
+void expect(const Tensor& tensor, const Input& input, std::initializer_list<int64_t> shape) {
+  if (!tensor.data && !input.required) return;
+  bool fits = tensor.rank == shape.size();
+  for (size_t i = 0; fits && i < tensor.rank; ++i) fits = shape.begin()[i] == ANY || shape.begin()[i] == tensor.shape[i];
+  if (!fits)
+    throw std::runtime_error(std::string(input.name) + " has shape " + text(tensor.shape.data(), tensor.rank) +
+                             ", expected " + text(shape.begin(), shape.size()) + ".");
+}
+
+Tensor tensor_of(const Ort::ConstValue& value, const Input& input) {
+  Tensor tensor;
+  if (!value) return tensor;
+  const std::vector<int64_t> shape = value.GetTensorTypeAndShapeInfo().GetShape();
+  tensor.rank = shape.size();
+  if (tensor.rank > tensor.shape.size())
+    throw std::runtime_error(std::string(input.name) + " has " + std::to_string(tensor.rank) + " axes, at most 3 fit.");
+  std::copy(shape.begin(), shape.end(), tensor.shape.begin());
+  tensor.data = value.GetTensorRawData();
+  return tensor;
+}
+
+Workspace::Workspace(OrtAllocator* allocator, size_t bytes)
+    : allocator_(allocator),
+      memory_(bytes ? allocator->Alloc(allocator, bytes + SIGE_WORKSPACE_ALIGNMENT) : nullptr) {
+  if (bytes && !memory_)
+    throw std::runtime_error("failed to allocate a workspace of " + std::to_string(bytes) + " bytes.");
+}
+
+Workspace::~Workspace() {
+  if (memory_) allocator_->Free(allocator_, memory_);
+}
+
+void* Workspace::at() const {
+  constexpr uintptr_t MASK = SIGE_WORKSPACE_ALIGNMENT - 1;
+  return memory_ ? reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(memory_) + MASK) & ~MASK) : nullptr;
+}
+
+Tensor Call::input(size_t index, std::initializer_list<int64_t> shape) const {
+  const Tensor tensor = tensor_of(context_.GetInput(index), inputs_[index]);
+  expect(tensor, inputs_[index], shape);
+  return tensor;
+}
+
+void* Call::output(std::initializer_list<int64_t> shape) {
+  return context_.GetOutput(0, shape.begin(), shape.size()).GetTensorMutableRawData();
+}
+
+static void parallel_for(void* context, int64_t count, void (*body)(void*, int64_t), void* argument) {
+  struct Task {
+    void (*body)(void*, int64_t);
+    void* argument;
+  } task{body, argument};
+  static_cast<const Ort::KernelContext*>(context)->ParallelFor(
+      [](void* data, size_t index) {
+        const Task& one = *static_cast<const Task*>(data);
+        one.body(one.argument, static_cast<int64_t>(index));
+      },
+      static_cast<size_t>(count), 0, &task);
+}
+
+sige_execution Call::execution(const Target& target, const Workspace& workspace, size_t bytes) {
+  sige_execution execution{};
+  execution.backend = target.backend;
+  execution.workspace = workspace.at();
+  execution.workspace_bytes = bytes;
+  execution.parallel_for = parallel_for;
+  execution.parallel_context = &context_;
+  return execution;
+}
+
+Kernel::Kernel(const Ort::ConstKernelInfo& info, const Target& target) : target_(target) {
+  OrtAllocator* allocator = nullptr;
+  Ort::ThrowOnError(Ort::GetApi().KernelInfoGetAllocator(info, OrtMemTypeDefault, &allocator));
+  allocator_.reset(allocator);
+}
+
+}  // namespace sige::ort
