@@ -5,7 +5,7 @@ TORCH := torch==2.13.0
 BIN := .venv/bin
 TREE := build/tree/sige_deploy
 
-.PHONY: test lint demo tree clean
+.PHONY: test lint demo native tree clean
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
@@ -17,6 +17,12 @@ lint: .venv/ready tree
 
 demo: .venv/ready
 	$(BIN)/sige-deploy demo --out build/demo
+
+# The native kernels for ONNX Runtime, which sessions then find by themselves: docs/native.md.
+native:
+	plugins/onnxruntime/fetch_headers build/native
+	cmake -S plugins -B build/native
+	cmake --build build/native
 
 .venv/ready: pyproject.toml setup.py
 	$(PYTHON) -m venv .venv

@@ -6,10 +6,12 @@ import contextlib
 import re
 import threading
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sige_deploy import native
 from sige_deploy.bundle import Bundle
 from sige_deploy.errors import InputError, RuntimeFailure
 from sige_deploy.runtimes.base import Arrays
@@ -22,10 +24,11 @@ class OnnxRuntime:
     """A bundle's graphs as ONNX Runtime sessions, each made at its first use.
 
     Caches are numpy arrays in host memory: no copy on the CPU; on a CUDA device ONNX Runtime copies what an
-    edit reads at every edit.
+    edit reads at every edit. On the CPU the edit graph runs with the native kernels where their library is
+    found and they support the bundle; elsewhere, and with `kernels=False`, with the ops' function bodies.
     """
 
-    def __init__(self, bundle: Bundle, device: str, threads: int | None) -> None:
+    def __init__(self, bundle: Bundle, device: str, threads: int | None, kernels: bool = True) -> None:
         if threads is not None and threads < 1:
             raise InputError(f"threads is a count of CPU threads, 1 or more, or None for all; not {threads}.")
         self._bundle = bundle
@@ -33,7 +36,10 @@ class OnnxRuntime:
         self._providers = _providers(device)
         self._sessions: dict[str, Any] = {}
         self._lock = threading.Lock()
-        self.name = f"onnxruntime {device}"
+        self._library: Path | None = None
+        if kernels and device == "cpu" and _edit_graph() == "edit.onnx" and native.supports(bundle.manifest):
+            self._library = native.library()
+        self.name = f"onnxruntime {device}" + (", native kernels" if self._library else "")
 
     def record(self, inputs: Mapping[str, np.ndarray]) -> tuple[Arrays, Arrays]:
         import onnxruntime
@@ -97,6 +103,9 @@ class OnnxRuntime:
             options.intra_op_num_threads = self._threads
         if file == _edit_graph():
             options.enable_mem_pattern = False  # row counts change from edit to edit
+            if self._library is not None:
+                with _translated(f"loading '{self._library}'"):
+                    options.register_custom_ops_library(str(self._library))
         with _translated(f"loading '{path}'"):
             # PadFusion makes a MaxPool ignore the zeros that it takes over from a Pad: wrong below zero.
             session = onnxruntime.InferenceSession(

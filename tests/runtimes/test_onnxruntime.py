@@ -16,7 +16,7 @@ from sige_deploy.runtimes.onnxruntime import OnnxRuntime
 
 @pytest.fixture
 def runtime(tiny_path: Path) -> OnnxRuntime:
-    return OnnxRuntime(open_bundle(tiny_path), "cpu", threads=1)
+    return OnnxRuntime(open_bundle(tiny_path), "cpu", threads=1, kernels=False)
 
 
 def test_it_offers_what_a_session_needs(runtime: Runtime) -> None:

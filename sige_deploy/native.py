@@ -1,0 +1,74 @@
+"""The native kernels for ONNX Runtime: where their library is, and for which bundles it may be loaded."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from pathlib import Path
+
+from sige_deploy import __version__
+from sige_deploy.errors import RuntimeFailure
+from sige_deploy.manifest import Manifest
+
+VARIABLE = "SIGE_NATIVE_LIBRARY"
+NAME = {"win32": "sige_onnxruntime.dll", "darwin": "libsige_onnxruntime.dylib"}.get(
+    sys.platform, "libsige_onnxruntime.so"
+)
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def library() -> Path | None:
+    """The library to register with ONNX Runtime, or None where there is none: the file that the environment
+    variable SIGE_NATIVE_LIBRARY names, else the one in the package's own folder, else what `make native`
+    built in the checkout.
+
+    Raises RuntimeFailure when SIGE_NATIVE_LIBRARY names no file, when the library cannot be loaded, and when
+    it belongs to another version of sige_deploy.
+    """
+    path = _find()
+    if path is not None:
+        _check(path)
+    return path
+
+
+def supports(manifest: Manifest) -> bool:
+    """Whether the CPU kernels can run every op of a bundle's edit graph. They know float32 only, and ONNX
+    Runtime does not fall back on an op's function body once a kernel is registered."""
+    bases = {cache.dtype for cache in manifest.caches if cache.kind == "base"}
+    return manifest.precision == "float32" and bases <= {"float32"}
+
+
+def _find() -> Path | None:
+    named = os.environ.get(VARIABLE)
+    if named:
+        path = Path(named).absolute()
+        if not path.is_file():
+            raise RuntimeFailure(f"{VARIABLE} names '{named}', which is no file; correct or unset it.")
+        return path
+    checkout = _PACKAGE.parent
+    places = [_PACKAGE / NAME]
+    if (checkout / "plugins" / "CMakeLists.txt").is_file():
+        places.append(checkout / "build" / "native" / NAME)
+    return next((path for path in places if path.is_file()), None)
+
+
+def _check(path: Path) -> None:
+    try:
+        function = ctypes.CDLL(str(path)).sige_onnxruntime_version
+    except OSError as error:
+        text = " ".join(str(error).split())
+        raise RuntimeFailure(
+            f"the native library '{path}' cannot be loaded ({text}); build it anew or remove it."
+        ) from error
+    except AttributeError as error:
+        raise RuntimeFailure(
+            f"'{path}' is no native library of sige_deploy; build it anew or remove it."
+        ) from error
+    function.restype = ctypes.c_char_p
+    found = function().decode()
+    if found != __version__:
+        raise RuntimeFailure(
+            f"the native library '{path}' belongs to sige_deploy {found}, this is {__version__}; "
+            "build it anew or remove it."
+        )

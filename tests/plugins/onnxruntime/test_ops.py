@@ -1,0 +1,207 @@
+"""Every op through ONNX Runtime with the native library against its numpy definition."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ops.helpers import ACTIVATION, PROFILE, Window, assert_close, model_of, pixels, random, windows
+
+from sige_deploy.ops.attention import attention
+from sige_deploy.ops.conv import conv
+from sige_deploy.ops.gather import gather
+from sige_deploy.ops.scatter import scatter
+
+from .sessions import kernels_run, run, session_of
+
+SHORT = settings(PROFILE, max_examples=60)
+
+
+@SHORT
+@given(
+    data=st.data(),
+    window=windows(),
+    batch=st.integers(1, 2),
+    phases=st.sampled_from([1, 4]),
+    activation=ACTIVATION,
+    pad_value=st.sampled_from([0.0, 1.5, -np.inf]),
+)
+def test_gather(
+    library: Path,
+    data: st.DataObject,
+    window: Window,
+    batch: int,
+    phases: int,
+    activation: str,
+    pad_value: float,
+) -> None:
+    source, channels = window.height * window.width, 3 * phases
+    active = data.draw(pixels(source))
+    halo, table = window.tables(active, data.draw(pixels(window.out_height * window.out_width)))
+    inputs = {
+        "rows": random(1, np.float32, batch, active.size, channels),
+        "base": random(2, np.float32, batch, source, channels),
+        "halo": halo,
+        "table": np.where(table < 0, -1, table * phases + phases // 2).astype(np.int32),
+    }
+    for seed, name in enumerate(("scale", "shift"), 3):
+        if data.draw(st.booleans(), label=name):
+            inputs[name] = random(seed, np.float32, data.draw(st.sampled_from([1, batch])), 1, channels)
+    attributes = {"activation": activation, "alpha": 0.2, "phases": phases, "pad_value": pad_value}
+    expected = gather(**inputs, **attributes)
+    actual = run(library, "Gather", inputs, attributes)
+    padding = np.isinf(expected)
+    np.testing.assert_array_equal(actual[padding], expected[padding])
+    assert_close(np.where(padding, 0, actual), np.where(padding, 0, expected))
+
+
+@SHORT
+@given(
+    data=st.data(),
+    window=windows(),
+    batch=st.integers(1, 2),
+    activation_in=ACTIVATION,
+    activation_out=ACTIVATION,
+    grouping=st.sampled_from([(1, 3, 5), (2, 3, 4), (3, 1, 3)]),
+    initializers=st.sampled_from([("weight", "bias"), ()]),
+)
+def test_conv(
+    library: Path,
+    data: st.DataObject,
+    window: Window,
+    batch: int,
+    activation_in: str,
+    activation_out: str,
+    grouping: tuple[int, int, int],
+    initializers: tuple[str, ...],
+) -> None:
+    group, per_group, outputs = grouping
+    channels, source = group * per_group, window.height * window.width
+    active = data.draw(pixels(source))
+    halo, table = window.tables(active, data.draw(pixels(window.out_height * window.out_width)))
+    shapes = {
+        "bias": (outputs,),
+        "scale": (data.draw(st.sampled_from([1, batch])), 1, channels),
+        "shift": (data.draw(st.sampled_from([1, batch])), 1, channels),
+        "embedding": (data.draw(st.sampled_from([1, batch])), 1, outputs),
+        "residual": (batch, table.shape[0], outputs),
+    }
+    inputs = {
+        "rows": random(1, np.float32, batch, active.size, channels),
+        "base": random(2, np.float32, batch, source, channels),
+        "halo": halo,
+        "table": table,
+        "weight": random(3, np.float32, table.shape[1], per_group, outputs),
+    }
+    for seed, (name, shape) in enumerate(shapes.items(), 4):
+        if data.draw(st.booleans(), label=name):
+            inputs[name] = random(seed, np.float32, *shape)
+    attributes: dict[str, str | int | float] = {
+        "group": group,
+        "activation_in": activation_in,
+        "activation_out": activation_out,
+    }
+    if data.draw(st.booleans(), label="slopes"):
+        attributes |= {"alpha_in": 0.2, "alpha_out": 0.3}
+    expected = conv(**inputs, **attributes)  # type: ignore[arg-type]
+    assert_close(run(library, "Conv", inputs, attributes, initializers), expected)
+
+
+@SHORT
+@given(data=st.data(), batch=st.integers(1, 2), count=st.integers(1, 20))
+def test_scatter(library: Path, data: st.DataObject, batch: int, count: int) -> None:
+    active = data.draw(pixels(count))
+    by_pixel = random(1, np.float32, batch, count, 3)  # equal pixels get equal rows
+    inputs = {"base": random(2, np.float32, batch, count, 3), "rows": by_pixel[:, active], "active": active}
+    np.testing.assert_array_equal(run(library, "Scatter", inputs), scatter(**inputs))
+
+
+@SHORT
+@given(
+    data=st.data(),
+    batch=st.integers(1, 2),
+    count=st.sampled_from([1, 31, 33]),
+    heads=st.integers(1, 3),
+    dv=st.sampled_from([1, 20]),
+    scale=st.sampled_from([0.0, 0.3]),
+)
+def test_attention(
+    library: Path, data: st.DataObject, batch: int, count: int, heads: int, dv: int, scale: float
+) -> None:
+    active = data.draw(pixels(count))
+    k, v = random(1, np.float32, batch, count, heads * 8), random(2, np.float32, batch, count, heads * dv)
+    inputs = {
+        "q": random(3, np.float32, batch, active.size, heads * 8),
+        "k": k[:, active],
+        "v": v[:, active],
+        "k_base": random(4, np.float32, batch, count, heads * 8),
+        "v_base": random(5, np.float32, batch, count, heads * dv),
+        "active": active,
+    }
+    attributes = {"heads": heads, "scale": scale}
+    expected = attention(**inputs, heads=heads, scale=scale)
+    assert_close(run(library, "Attention", inputs, attributes), expected)
+
+
+def _many_rows() -> dict[str, np.ndarray]:
+    active = np.arange(0, 400, 2, dtype=np.int32)
+    halo, table = Window(20, 20).tables(active, range(400))
+    return {
+        "rows": random(1, np.float32, 2, active.size, 48),
+        "base": random(2, np.float32, 2, 400, 48),
+        "halo": halo,
+        "table": table,
+        "weight": random(3, np.float32, 9, 48, 40),
+        "scale": random(4, np.float32, 2, 1, 48),
+        "residual": random(6, np.float32, 2, 400, 40),
+    }
+
+
+def test_the_engines_threads_do_the_work_together(library: Path) -> None:
+    inputs = _many_rows()
+    one, three = (run(library, "Conv", inputs, {"activation_in": "silu"}, threads=n) for n in (1, 3))
+    assert_close(one, conv(**inputs, activation_in="silu"))
+    np.testing.assert_array_equal(three, one)
+
+
+@pytest.mark.parametrize("attributes", [{}, {"activation_in": "silu", "activation_out": "tanh"}])
+def test_a_registered_kernel_replaces_the_body_of_an_overload(
+    library: Path, tmp_path: Path, attributes: dict[str, str | int | float]
+) -> None:
+    inputs = _many_rows()
+    model = model_of("Conv", inputs, attributes)
+    assert model.graph[0].overload
+    feeds = {name: array for name, array in inputs.items() if name != "weight"}
+    assert kernels_run(session_of(model, library, profile=tmp_path / "native"), feeds) == ["Conv"]
+    assert "Conv" not in kernels_run(session_of(model, None, profile=tmp_path / "bodies"), feeds)
+
+
+def test_a_wrong_shape_is_one_sentence_of_the_engine(library: Path) -> None:
+    inputs = _many_rows()
+    model = model_of("Conv", inputs)
+    model.graph.inputs[0].shape = None
+    session = session_of(model, library)
+    feeds = {name: array for name, array in inputs.items() if name != "weight"}
+    feeds["rows"] = np.ascontiguousarray(feeds["rows"][:, :, :7])
+    with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.Fail) as error:
+        session.run(None, feeds)
+    assert "sige::Conv: rows has shape [2, 200, 7], expected [2, any, 48]." in str(error.value)
+
+
+def test_an_unknown_activation_is_refused_when_the_session_is_made(library: Path) -> None:
+    model = model_of("Conv", _many_rows(), {"activation_in": "silu"})
+    model.graph[0].attributes.add(ir.AttrString("activation_in", "mish"))
+    with pytest.raises(Exception, match="activation_in is 'mish', which is no activation of the op set"):
+        session_of(model, library)
+
+
+def test_float16_has_no_kernel_on_the_cpu(library: Path) -> None:
+    """Which is why native.supports refuses such bundles: there is no fall-back on the body."""
+    half = {"base": random(1, np.float16, 1, 4, 2), "rows": random(2, np.float16, 1, 1, 2)}
+    with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidGraph):
+        session_of(model_of("Scatter", {**half, "active": np.zeros(1, np.int32)}), library)
