@@ -1,8 +1,8 @@
-"""Conv on one CPU thread: the native kernel against ONNX Runtime's run of the op's function body.
+"""Conv and Attention on one CPU thread: native kernels against ONNX Runtime's run of the function bodies.
 
     PYTHONPATH=tests python benchmarks/kernels/cpu.py --out benchmarks/results/kernels_cpu.json
 
-Shapes are 3x3 convs of GauGAN, DDPM and Stable Diffusion with a square edit. Both run the same arrays in
+Shapes are 3x3 convs of GauGAN, DDPM and Stable Diffusion and its self-attentions. Both run the same arrays in
 turn, and the median of the thread's own time counts, so that other work on the machine disturbs little.
 """
 
@@ -58,34 +58,64 @@ def case(batch: int, side: int, edit: int, channels: int, outputs: int, group: i
     }
 
 
-def measure(
-    kernels: Kernels, name: str, inputs: dict[str, np.ndarray], group: int, runs: int
-) -> dict[str, Any]:
-    """Median milliseconds of both, and the largest difference relative to the largest value."""
-    attributes = {"group": group, "activation_in": "silu"}
-    out = np.empty_like(inputs["residual"])
+# name, batch, side of the level, active pixels, heads, channels of a head
+ATTENTIONS = [
+    ("attention SD 64x64", 2, 64, 121, 8, 40),
+    ("attention SD 32x32", 2, 32, 36, 8, 80),
+    ("attention SD 16x16", 2, 16, 16, 8, 160),
+]
+
+
+def attention_case(batch: int, side: int, edit: int, heads: int, width: int) -> dict[str, np.ndarray]:
+    """Self-attention over a level."""
+    fresh, pixels = (batch, edit, heads * width), (batch, side * side, heads * width)
+    names = {"q": fresh, "k": fresh, "v": fresh, "k_base": pixels, "v_base": pixels}
+    inputs = {name: random(seed, np.float32, *shape) for seed, (name, shape) in enumerate(names.items())}
+    return inputs | {"active": np.arange(edit, dtype=np.int32)}
+
+
+def conv_args(
+    kernels: Kernels, inputs: dict[str, np.ndarray], attributes: dict[str, Any], out: np.ndarray
+) -> Any:
+    """The arguments of a Conv, its weight packed."""
     packed = kernels.pack(library.conv_args(inputs, attributes, out), cpu.allocate)
     args = library.conv_args(inputs, attributes, out, packed)
-    workspace = cpu.allocate(kernels.size("sige_conv_workspace_size", args, library.CPU))
+    args.kept = packed
+    return args
+
+
+def measure(
+    kernels: Kernels, name: str, op: str, inputs: dict[str, np.ndarray], attributes: dict[str, Any], runs: int
+) -> dict[str, Any]:
+    """Median milliseconds of both, and the largest difference relative to the largest value."""
+    if op == "conv":
+        out = np.empty_like(inputs["residual"])
+        args = conv_args(kernels, inputs, attributes, out)
+        weight = inputs["weight"]
+        flops = 2 * weight.size // weight.shape[2] * out.size
+    else:
+        out = np.empty_like(inputs["q"])
+        args = library.attention_args(inputs, attributes, out)
+        flops = 4 * out.size * inputs["k_base"].shape[1]
+    workspace = cpu.allocate(kernels.size(f"sige_{op}_workspace_size", args, library.CPU))
     execution = cpu.execution(kernels, workspace)
-    session = session_of(model_of("Conv", inputs, attributes))
+    session = session_of(model_of(op.capitalize(), inputs, attributes))
     feeds = {value.name: inputs[value.name] for value in session.get_inputs()}
 
     times: dict[str, list[float]] = {"native": [], "onnxruntime": []}
     for _ in range(runs + 1):  # the first one warms up
         start = time.thread_time()
-        kernels.run("conv", args, execution)
+        kernels.run(op, args, execution)
         middle = time.thread_time()
         expected = session.run(None, feeds)[0]
         times["native"].append((middle - start) * 1e3)
         times["onnxruntime"].append((time.thread_time() - middle) * 1e3)
     native, reference = (statistics.median(series[1:]) for series in times.values())
-    flops = 2 * inputs["weight"].size // inputs["weight"].shape[2] * out.size
     return {
         "name": name,
         "rows": out.shape[0] * out.shape[1],
-        "shape": [*inputs["weight"].shape],
-        "group": group,
+        "shapes": {key: list(value.shape) for key, value in inputs.items()},
+        "attributes": attributes,
         "native_ms": round(native, 4),
         "onnxruntime_ms": round(reference, 4),
         "ratio": round(reference / native, 2),
@@ -111,10 +141,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     kernels = Kernels(options.library.resolve())
-    results = []
+    cases: list[tuple[str, str, dict[str, np.ndarray], dict[str, Any]]] = []
     for name, *sizes in SHAPES:
+        cases.append((name, "conv", case(*sizes), {"group": sizes[-1], "activation_in": "silu"}))
+    for name, batch, side, edit, heads, width in ATTENTIONS:
+        cases.append((name, "attention", attention_case(batch, side, edit, heads, width), {"heads": heads}))
+    results = []
+    for name, op, inputs, attributes in cases:
         if options.only in name:
-            result = measure(kernels, name, case(*sizes), sizes[-1], options.runs)
+            result = measure(kernels, name, op, inputs, attributes, options.runs)
             results.append(result)
             print(
                 f"{name:24} rows {result['rows']:6} native {result['native_ms']:9.3f} ms "

@@ -47,32 +47,42 @@ static void pack(const sige_attention_args& a, const Packed& packed, const sige_
       const int64_t p = real ? packed.fresh[n] : -1;
       const float* k = static_cast<const float*>(p < 0 ? a.k_base : a.k);
       const float* v = static_cast<const float*>(p < 0 ? a.v_base : a.v);
-      const int64_t row = p < 0 ? b * a.pixels + n : b * a.fresh + p;
+      const int64_t row = !real ? 0 : p < 0 ? b * a.pixels + n : b * a.fresh + p;
+      const float* key = k + row * key_channels + h * a.dk;
+      const float* value = v + row * value_channels + h * a.dv;
       float* column = to_keys + n / PANEL * PANEL * a.dk + n % PANEL;
-      for (int64_t i = 0; i < a.dk; ++i) column[i * PANEL] = real ? k[row * key_channels + h * a.dk + i] : 0.0f;
+      for (int64_t i = 0; i < a.dk; ++i) column[i * PANEL] = real ? key[i] : 0.0f;
       for (int64_t i = 0; i < a.dv; i += PANEL) {
         const int64_t columns = min(PANEL, a.dv - i), width = panel_width(columns);
         float* x = to_values + i * keys + n * width;
-        memset(x, 0, width * sizeof(float));
-        if (real) memcpy(x, v + row * value_channels + h * a.dv + i, columns * sizeof(float));
+        for (int64_t c = 0; c < columns; ++c) x[c] = real ? value[i + c] : 0.0f;
+        for (int64_t c = columns; c < width; ++c) x[c] = 0;
       }
     }
   });
 }
 
 // Raw scores of one query become exponentials relative to the running maximum. Returns the factor by which what
-// was summed up before has to shrink.
+// was summed up before has to shrink. Reads and writes up to the next multiple of PANEL.
 static float soften(float* __restrict scores, int64_t count, float scale, float* maximum, float* sum) {
-  float top = *maximum;
-  for (int64_t n = 0; n < count; ++n) {
-    scores[n] *= scale;
-    top = scores[n] > top ? scores[n] : top;
+  const int64_t padded = ceil_div(count, PANEL) * PANEL;
+  for (int64_t n = 0; n < count; ++n) scores[n] *= scale;
+  for (int64_t n = count; n < padded; ++n) scores[n] = LOWEST;
+  Vector tops = Vector{} + *maximum;  // compilers do not reorder a reduction of floats by themselves
+  for (int64_t n = 0; n < padded; n += VECTOR) {
+    const Vector x = *reinterpret_cast<const Vector*>(scores + n);
+    tops = x > tops ? x : tops;
   }
+  float top = tops[0];
+  for (int i = 1; i < VECTOR; ++i) top = tops[i] > top ? tops[i] : top;
+
+  for (int64_t n = 0; n < padded; ++n) scores[n] = exponential(scores[n] - top);
+  for (int64_t n = count; n < padded; ++n) scores[n] = 0;
+  Vector totals{};
+  for (int64_t n = 0; n < padded; n += VECTOR) totals += *reinterpret_cast<const Vector*>(scores + n);
   float total = 0;
-  for (int64_t n = 0; n < count; ++n) {
-    scores[n] = exponential(scores[n] - top);
-    total += scores[n];
-  }
+  for (int i = 0; i < VECTOR; ++i) total += totals[i];
+
   const float shrink = exponential(*maximum - top);
   *sum = *sum * shrink + total;
   *maximum = top;
