@@ -31,7 +31,7 @@ class SparseConfig:
     level_dilate: int | dict[str, int] = 1
     granularity: int | dict[str, int] = 1
     statistics: str = "recorded"
-    dense_above: float = 0.6
+    dense_above: float = 0.5
 
     def __post_init__(self) -> None:
         _check_number("eps", self.eps, 0.0, math.inf)

@@ -64,8 +64,11 @@ class Indexer:
         self.geometries = {geometry.id: geometry for geometry in geometries}
         self.policy = policy
         _check(self.levels, self.geometries)
-        self._codes = {id_: _CodeMap(self.levels[id_]) for id_ in {g.source for g in geometries}}
-        self._readers = {id_: _Reader(geometry) for id_, geometry in self.geometries.items()}
+        margins: dict[str, int] = {}
+        for g in geometries:
+            margins[g.source] = max(margins.get(g.source, 1), _overhang(g.y), _overhang(g.x))
+        self._codes = {id_: _CodeMap(self.levels[id_], margin) for id_, margin in margins.items()}
+        self._readers = {id_: _Reader(g, self._codes[g.source]) for id_, g in self.geometries.items()}
         # Kept between builds: freshly mapped memory would cost more than the arithmetic done in it.
         self._scratch = np.empty((2, max([_CHUNK, *(g.taps for g in geometries)])), np.intp)
         self._lock = threading.Lock()
@@ -107,7 +110,7 @@ class Indexer:
                     if codes not in filled:
                         filled.append(codes)
                         codes.fill(source)
-                    table, halo = reader.table(codes.values, source.padded.size, target, self._scratch)
+                    table, halo = reader.table(source.padded.size, target, self._scratch)
                     feeds[f"table.{id_}"], feeds[f"halo.{id_}"] = table, halo
                 if reader.weighted and (only is None or f"weights.{id_}" in only):
                     feeds[f"weights.{id_}"] = reader.weights(target)
@@ -135,19 +138,28 @@ class _Active:
 class _CodeMap:
     """What reading a position of one level yields.
 
-    values: int32 [(H + 1) * (W + 1)], the row of an active pixel, _INACTIVE for the others, PADDING in the
-        last row and column.
+    values: int32, the row of an active pixel, _INACTIVE for the others, PADDING in a margin around the level.
+    Pixel
+        (y, x) is at `origin + y * stride + x`; the margin right of a row is also the one left of the next.
     """
 
-    def __init__(self, level: Level) -> None:
-        values = np.full((level.height + 1, level.width + 1), _INACTIVE, np.int32)
-        values[-1] = PADDING
-        values[:, -1] = PADDING
-        self.values = values.ravel()
+    def __init__(self, level: Level, margin: int) -> None:
+        self.stride = level.width + margin
+        self.origin = margin + margin * self.stride
+        self.width = level.width
+        values = np.full(margin + (level.height + 2 * margin) * self.stride, PADDING, np.int32)
+        rows = values[self.origin :][: level.height * self.stride].reshape(level.height, self.stride)
+        rows[:, : level.width] = _INACTIVE
+        self.values = values
         self._filled = np.zeros(0, np.intp)
 
+    def pixels(self, positions: np.ndarray) -> np.ndarray:
+        """Pixel indices y * W + x of positions inside the level."""
+        inside = positions - self.origin
+        return inside - inside // self.stride * (self.stride - self.width)
+
     def fill(self, active: _Active) -> None:
-        self._filled = (active.padded + active.y)[: active.count]  # y * (W + 1) + x
+        self._filled = (active.y * self.stride + active.x + self.origin)[: active.count]
         self.values[self._filled] = np.arange(active.count, dtype=np.int32)
 
     def clear(self) -> None:
@@ -155,22 +167,42 @@ class _CodeMap:
 
 
 class _Reader:
-    """A geometry prepared for table making: each axis' taps as offsets into the source level's code map."""
+    """A geometry prepared for table making: where in the source level's code map each tap of a target pixel
+    is."""
 
-    def __init__(self, geometry: Geometry) -> None:
+    def __init__(self, geometry: Geometry, codes: _CodeMap) -> None:
         self.source, self.target = geometry.source, geometry.target
         self.taps, self.phases, self.weighted = geometry.taps, geometry.phases, geometry.weighted
-        self._geometry = geometry
-        height, width = geometry.source_shape
-        self._stride = width + 1
-        # Position of tap k of target (y, x) in the code map: _rows[y, k] + _columns[x, k].
-        self._rows = (_padding_as(geometry.y, height) * self._stride).repeat(geometry.x.k, axis=1)
-        self._columns = np.tile(_padding_as(geometry.x, width), (1, geometry.y.k))
+        self._geometry, self._codes = geometry, codes
+        y, x = _affine(geometry.y), _affine(geometry.x)
+        self._steps: tuple[int, int] | None = None
+        if y is not None and x is not None:
+            # Tap k of target (y, x) is at origin + y * steps[0] + x * steps[1] + offsets[k].
+            self._steps = y[0] * codes.stride, x[0]
+            offsets = (y[1][:, None] * codes.stride + x[1][None] + codes.origin).reshape(-1)
+            self._offsets = np.tile(offsets, max(_CHUNK // self.taps, 1))
+        else:
+            height, width = geometry.source_shape
+            rows = _padding_as(geometry.y, height) * codes.stride + codes.origin
+            self._rows = rows.repeat(geometry.x.k, axis=1)
+            self._columns = np.tile(_padding_as(geometry.x, width), (1, geometry.y.k))
 
-    def table(
-        self, codes: np.ndarray, base: int, target: _Active, scratch: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """(table [R, K], halo [Q]), both int32. codes: the source's code map; base: its padded count P."""
+    def _locate(self, target: _Active, part: slice, at: np.ndarray, scratch: np.ndarray) -> None:
+        """Write the positions of all taps of some targets, intp [part, K], into `at`."""
+        if self._steps is not None:
+            anchor = target.y[part] * self._steps[0] + target.x[part] * self._steps[1]
+            # Long flat operands: numpy is slow at broadcasts with a short inner axis.
+            np.add(anchor.repeat(self.taps), self._offsets[: at.size], out=at.reshape(-1))
+            return
+        # Every index is in range; "clip" only spares the buffering that "raise" needs.
+        self._rows.take(target.y[part], axis=0, out=at, mode="clip")
+        self._columns.take(target.x[part], axis=0, out=scratch, mode="clip")
+        np.add(at, scratch, out=at)
+
+    def table(self, base: int, target: _Active, scratch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(table [R, K], halo [Q]), both int32, from the filled code map. base: the source's padded count
+        P."""
+        codes = self._codes.values
         total, step = target.y.size, max(_CHUNK // self.taps, 1)
         table = np.empty((total, self.taps), np.int32)
         buffers = scratch[:, : step * self.taps].reshape(2, step, self.taps)
@@ -178,10 +210,7 @@ class _Reader:
         for start in range(0, total, step):
             entries = table[start : start + step]
             at, across = buffers[:, : len(entries)]
-            # Every index is in range; "clip" only spares the buffering that "raise" needs.
-            self._rows.take(target.y[start : start + step], axis=0, out=at, mode="clip")
-            self._columns.take(target.x[start : start + step], axis=0, out=across, mode="clip")
-            np.add(at, across, out=at)
+            self._locate(target, slice(start, start + step), at, across)
             codes.take(at, out=entries, mode="clip")
             inactive = np.flatnonzero(entries == _INACTIVE)
             missing.append(inactive + start * self.taps)
@@ -194,7 +223,7 @@ class _Reader:
         if self.phases > 1:
             table = self._with_phases(table, target)
         padded = np.zeros(bucket(halo.size), np.int32)
-        padded[: halo.size] = halo - halo // self._stride
+        padded[: halo.size] = self._codes.pixels(halo)
         return table, padded
 
     def weights(self, target: _Active) -> np.ndarray:
@@ -212,6 +241,36 @@ class _Reader:
         if x.phase is not None:
             phase += x.phase.take(target.x)
         return np.where(table == PADDING, np.int32(PADDING), table * np.int32(self.phases) + phase[:, None])
+
+
+def _affine(taps: AxisTaps) -> tuple[int, np.ndarray] | None:
+    """(step, offset [k]) where tap k of output o reads o * step + offset[k], or padding where that is
+    outside; None where the taps follow no such rule."""
+    index, outputs = taps.index.astype(np.intp), np.arange(taps.n_out)[:, None]
+    valid = index >= 0
+    if not valid.any(axis=0).all():
+        return None
+    both = valid[1:] & valid[:-1]
+    steps = np.unique((index[1:] - index[:-1])[both])
+    if steps.size > 1:
+        return None
+    step = int(steps[0]) if steps.size else 1
+    first = valid.argmax(axis=0)
+    offset = index[first, np.arange(taps.k)] - first * step
+    expected = outputs * step + offset
+    inside = (expected >= 0) & (expected < taps.source_size)
+    return (step, offset) if np.array_equal(np.where(inside, expected, PADDING), index) else None
+
+
+def _overhang(taps: AxisTaps) -> int:
+    """How far affine taps reach beyond the source."""
+    affine = _affine(taps)
+    if affine is None:
+        return 0
+    step, offset = affine
+    reach = (taps.n_out - 1) * step
+    low, high = int((offset + min(0, reach)).min()), int((offset + max(0, reach)).max())
+    return max(0, -low, high - taps.source_size + 1)
 
 
 def _padding_as(taps: AxisTaps, coordinate: int) -> np.ndarray:

@@ -152,7 +152,7 @@ class PolicySpec(Spec):
 class PlannerSpec(Spec):
     """Edits whose active fraction of MACs is above `dense_above` run dense."""
 
-    dense_above: Annotated[float, Field(ge=0)] = 0.6
+    dense_above: Annotated[float, Field(ge=0)] = 0.5
     calibrated: bool = False
 
 

@@ -223,4 +223,4 @@ def test_config_refuses_what_is_out_of_range(bad: dict[str, object]) -> None:
 def test_config_defaults() -> None:
     config = SparseConfig()
     assert (config.eps, config.dilate, config.threshold, config.level_dilate) == (0.0, 1, 0.3, 1)
-    assert (config.granularity, config.statistics, config.dense_above) == (1, "recorded", 0.6)
+    assert (config.granularity, config.statistics, config.dense_above) == (1, "recorded", 0.5)
