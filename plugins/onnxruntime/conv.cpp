@@ -22,6 +22,11 @@ Conv::Conv(const Ort::ConstKernelInfo& info, const Target& target)
       activation_out_(activation(info, "activation_out")),
       alpha_in_(attribute(info, "alpha_in", 0.01f)),
       alpha_out_(attribute(info, "alpha_out", 0.01f)) {
+  if (target.backend == SIGE_CUDA) {
+    sige_plans* plans = nullptr;
+    check(sige_plans_create(&plans));
+    plans_.reset(plans);
+  }
   int constant = 0;
   const Ort::ConstValue value = info.GetTensorConstantInput(WEIGHT, &constant);
   constant_ = constant != 0;
@@ -63,7 +68,11 @@ void Conv::run(Call& call) const {
   }
   args.out = call.output({s.batch, s.targets, outputs});
   const Workspace workspace(allocator_.get(), bytes);
-  const sige_execution execution = call.execution(target_, workspace, bytes);
+  sige_execution execution = call.execution(target_, workspace, bytes);
+  if (!plans_) return check(sige_conv(&args, &execution));
+  const std::lock_guard<std::mutex> guard(lock_);
+  check(sige_plans_prepare(plans_.get(), &args, 1));
+  execution.plans = plans_.get();
   check(sige_conv(&args, &execution));
 }
 

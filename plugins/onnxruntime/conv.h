@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <new>
 
 #include "source.h"
@@ -25,10 +26,14 @@ class Conv : Kernel {
   float alpha_in_, alpha_out_;
   struct Free {
     void operator()(void* memory) const { ::operator delete(memory, std::align_val_t{SIGE_WORKSPACE_ALIGNMENT}); }
+    void operator()(sige_plans* plans) const { sige_plans_destroy(plans); }
   };
   // A constant weight in the backend's order; null where the backend takes it as it is.
   bool constant_ = false;
   std::unique_ptr<void, Free> packed_;
+  // CUDA: the products of the row counts seen so far. Filled and read under the lock; a call only launches.
+  std::unique_ptr<sige_plans, Free> plans_;
+  mutable std::mutex lock_;
 };
 
 }  // namespace sige::ort

@@ -98,8 +98,12 @@ sige_execution Call::execution(const Target& target, const Workspace& workspace,
   execution.backend = target.backend;
   execution.workspace = workspace.at();
   execution.workspace_bytes = bytes;
-  execution.parallel_for = parallel_for;
-  execution.parallel_context = &context_;
+  if (target.backend == SIGE_CUDA) {
+    execution.stream = context_.GetGPUComputeStream();
+  } else {
+    execution.parallel_for = parallel_for;
+    execution.parallel_context = &context_;
+  }
   return execution;
 }
 

@@ -4,6 +4,8 @@
 #include "gather.h"
 #include "scatter.h"
 
+#include <deque>
+
 #if defined(_WIN32)
 #define SIGE_EXPORT __declspec(dllexport)
 #else
@@ -12,19 +14,34 @@
 
 namespace sige::ort {
 
-constexpr Target CPU{"CPUExecutionProvider", SIGE_CPU, SIGE_FLOAT32};
+constexpr Target TARGETS[] = {
+    {"CPUExecutionProvider", SIGE_CPU, SIGE_FLOAT32},
+    {"CUDAExecutionProvider", SIGE_CUDA, SIGE_FLOAT32},
+    {"CUDAExecutionProvider", SIGE_CUDA, SIGE_FLOAT16},
+};
 
-// ONNX Runtime keeps pointers to ops and domain for as long as a session lives.
+struct Ops {
+  Op<Gather> gather;
+  Op<Conv> conv;
+  Op<Scatter> scatter;
+  Op<Attention> attention;
+
+  explicit Ops(const Target& target) : gather(target), conv(target), scatter(target), attention(target) {}
+};
+
+// All that the kernels' library can run. ONNX Runtime keeps pointers to ops and domain for as long as a session lives.
 struct Registry {
-  Op<Gather> gather{CPU};
-  Op<Conv> conv{CPU};
-  Op<Scatter> scatter{CPU};
-  Op<Attention> attention{CPU};
+  std::deque<Ops> ops;
   Ort::CustomOpDomain domain{"sige"};
 
   Registry() {
-    for (const OrtCustomOp* op : std::initializer_list<const OrtCustomOp*>{&gather, &conv, &scatter, &attention})
-      domain.Add(op);
+    for (const Target& target : TARGETS) {
+      if (sige_has_backend(target.backend)) continue;
+      const Ops& added = ops.emplace_back(target);
+      for (const OrtCustomOp* op :
+           std::initializer_list<const OrtCustomOp*>{&added.gather, &added.conv, &added.scatter, &added.attention})
+        domain.Add(op);
+    }
   }
 };
 
