@@ -88,7 +88,7 @@ def test_shape_of_the_picture_is_known() -> None:
 
 
 def test_expand() -> None:
-    check(network("y = Expand(x, s)", "float[2,1,6,5] x", weights={"s": ints(2, 3, 6, 5)}), islands=None)  # type: ignore[arg-type]
+    check(network("y = Expand(x, s)", "float[2,1,6,5] x", weights={"s": ints(2, 3, 6, 5)}))
 
 
 def test_identity_and_tile() -> None:
