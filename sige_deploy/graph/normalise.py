@@ -1,10 +1,11 @@
-"""Bringing a network into the form that the rules read: opset 23, static shapes, folded constants, norms
-spelled out.
+"""Bringing a network into the form that the rules read.
 
-A normalisation over the grid is its statistics and an affine map:
+That is opset 23, static shapes, folded constants, and norms spelled out. A normalisation over the grid is its
+statistics and an affine map:
 
-    y = (x - mean) / sqrt(var + eps) * gamma + beta = x * s + t,   s = gamma / sqrt(var + eps),   t = beta -
-    mean * s
+    y = (x - mean) / sqrt(var + eps) * gamma + beta = x * s + t
+    s = gamma / sqrt(var + eps)
+    t = beta - mean * s
 
 so that the rules for reductions (recorded statistics) and for elementwise ops cover it without a rule of its
 own.
