@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from sige_deploy.graph.builder import is_constant, static_shape
-from sige_deploy.graph.context import Context, Dense, Form, Spatial, Static, View, require
+from sige_deploy.graph.context import Context
 from sige_deploy.graph.layout import Atom, Layout, Refusal, channel_atoms, common_factors, size_of
+from sige_deploy.graph.values import Dense, Form, Spatial, Static, View, require
 
 
 @dataclass(frozen=True)

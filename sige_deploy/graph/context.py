@@ -1,19 +1,11 @@
-"""The state of one run of the pass: what is known of every value, and the two graphs being written.
+"""The state of one run of the pass, and the two graphs being written.
 
 The dense graph ("record") keeps all of the network and gains outputs; the sparse graph ("edit") is written
-from nothing. A value of the network is one of
-
-* ``Static``   it does not depend on the spatial inputs, or is a recorded statistic: a constant or a cache in
-  edit;
-* ``Spatial``  rows in edit, a base in record;
-* ``View``     a spatial value re-indexed (padded, cropped, enlarged) and not yet gathered: neighbourhood ops
-  read through it;
-* ``Dense``    computed whole in edit (an island, or a non-spatial value that edits change).
+from nothing. ``values.py`` names the kinds of values.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -25,92 +17,21 @@ from sige_deploy.config import SparseConfig
 from sige_deploy.geometry import AxisTaps, Geometry, Level
 from sige_deploy.graph.builder import Builder, is_constant, static_shape
 from sige_deploy.graph.layout import Atom, Layout, Refusal, rows_atoms
+from sige_deploy.graph.values import Cache, Dense, Form, Info, Island, Spatial, Static, View, require
 from sige_deploy.graph.weights import Relayout, WeightStore
 from sige_deploy.ops import DOMAIN
 
 
-@dataclass(frozen=True)
-class Static:
-    value: ir.Value
-
-
-@dataclass(frozen=True)
-class Spatial:
-    value: ir.Value
-    level: str
-    layout: Layout
-    rows: ir.Value
-
-
-@dataclass(frozen=True)
-class View:
-    value: ir.Value
-    source: Spatial
-    layout: Layout
-    y: AxisTaps
-    x: AxisTaps
-    pad_value: float = 0.0
-
-
-@dataclass(frozen=True)
-class Dense:
-    value: ir.Value
-    edit: ir.Value
-
-
-Info = Static | Spatial | View | Dense
-
-
-@dataclass
-class Cache:
-    """One array that record leaves for edit. ``rows``: edit's fresh rows of a base, for commit."""
-
-    name: str
-    kind: str
-    record: ir.Value
-    edit: ir.Value
-    shape: tuple[int, ...]
-    level: str | None = None
-    rows: ir.Value | None = None
-
-
-@dataclass
-class Island:
-    node: str
-    op: str
-    reason: str
-    bytes: int
-
-
-@dataclass(frozen=True)
-class Form:
-    """A static tensor's way into the rows' shape: reshape, transpose, expand (or None), reshape."""
-
-    split: tuple[int, ...]
-    perm: tuple[int, ...]
-    expand: tuple[int, ...] | None
-    shape: tuple[int, ...]
-
-    def of_array(self, array: np.ndarray) -> np.ndarray:
-        array = array.reshape(self.split).transpose(self.perm)
-        if self.expand is not None:
-            array = np.broadcast_to(array, self.expand)
-        return array.reshape(self.shape)
-
-    def of_value(self, builder: Builder, value: ir.Value) -> ir.Value:
-        given = static_shape(value)
-        if given != self.split:
-            value = builder.reshape(value, self.split)
-        value = builder.transpose(value, self.perm)
-        moved = tuple(self.split[p] for p in self.perm)
-        if self.expand is not None and self.expand != moved:
-            value = builder.op("Expand", [value, builder.ints(*self.expand)])
-            moved = self.expand
-        return value if moved == self.shape else builder.reshape(value, self.shape)
-
-
 @dataclass
 class Context:
+    """What the rules share: lookups and bookkeeping, no knowledge of any op.
+
+    batch: B of all rows. free: inputs that may change between edits. record, edit: writers of the two graphs.
+    info: what is known of each value. inputs, caches: the edit graph's. macs: dense multiply-adds by level.
+    islands: nodes left dense. refusals: cheaper rewrites declined. joins: static values that reach every pixel,
+    and the node where they do. node: the node being visited.
+    """
+
     config: SparseConfig
     batch: int
     free: frozenset[str] = frozenset()
@@ -432,15 +353,3 @@ def _inside(taps: AxisTaps) -> AxisTaps:
     wet = np.flatnonzero(reads)
     nearest = wet[np.abs(np.arange(taps.n_out)[:, None] - wet[None]).argmin(axis=1)]
     return AxisTaps(taps.index[nearest], taps.source_size)
-
-
-def element_bytes(value: ir.Value) -> int:
-    """Bytes of a tensor of static shape, 0 where it is unknown."""
-    shape = static_shape(value)
-    return 0 if shape is None or value.dtype is None else int(math.prod(shape) * value.dtype.itemsize)
-
-
-def require(condition: object, reason: str) -> None:
-    """Refuse with the reason unless the condition holds."""
-    if not condition:
-        raise Refusal(reason)

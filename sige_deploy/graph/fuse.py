@@ -15,7 +15,8 @@ from typing import Any
 import onnx_ir as ir
 
 from sige_deploy.graph.builder import attribute
-from sige_deploy.graph.context import Context, Spatial
+from sige_deploy.graph.context import Context
+from sige_deploy.graph.values import Spatial
 from sige_deploy.ops import DOMAIN
 
 ROWS, BASE, SCALE, SHIFT, EMBEDDING, RESIDUAL = 0, 1, 6, 7, 8, 9

@@ -18,19 +18,11 @@ from sige_deploy.config import SparseConfig
 from sige_deploy.errors import ExportError
 from sige_deploy.graph.align import adopt
 from sige_deploy.graph.builder import is_constant, static_shape
-from sige_deploy.graph.context import (
-    Context,
-    Dense,
-    Island,
-    Refusal,
-    Spatial,
-    Static,
-    View,
-    element_bytes,
-)
-from sige_deploy.graph.layout import Layout, image_layout
+from sige_deploy.graph.context import Context
+from sige_deploy.graph.layout import Layout, Refusal, image_layout
 from sige_deploy.graph.normalise import PASS_DOMAIN
 from sige_deploy.graph.rules import load_rules
+from sige_deploy.graph.values import Dense, Island, Spatial, Static, View, element_bytes
 
 #: Ops whose result at a pixel comes from elsewhere on the grid: the mask does not follow them, so what comes
 #: after stays whole until an elementwise op meets rows again.

@@ -13,9 +13,10 @@ import numpy as np
 import onnx_ir as ir
 
 from sige_deploy.graph.builder import attribute, static_shape
-from sige_deploy.graph.context import Context, Form, Refusal, Spatial, Static, View, require
-from sige_deploy.graph.layout import Atom, Layout, channel_atoms, size_of
+from sige_deploy.graph.context import Context
+from sige_deploy.graph.layout import Atom, Layout, Refusal, channel_atoms, size_of
 from sige_deploy.graph.rules import rule
+from sige_deploy.graph.values import Form, Spatial, Static, View, require
 from sige_deploy.ops import DOMAIN
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from sige_deploy.graph.builder import attribute, static_shape
-from sige_deploy.graph.context import Context, Spatial, require
+from sige_deploy.graph.context import Context
 from sige_deploy.graph.layout import Atom, Layout, size_of
 from sige_deploy.graph.rules import rule
+from sige_deploy.graph.values import Spatial, require
 
 Atoms = tuple[Atom, ...]
 

@@ -6,10 +6,11 @@ import onnx_ir as ir
 
 from sige_deploy.graph.align import adopt
 from sige_deploy.graph.builder import attribute, static_shape
-from sige_deploy.graph.context import Context, Dense, Refusal, Spatial, View, require
-from sige_deploy.graph.layout import Atom, Layout, channel_atoms
+from sige_deploy.graph.context import Context
+from sige_deploy.graph.layout import Atom, Layout, Refusal, channel_atoms
 from sige_deploy.graph.rules import rule
 from sige_deploy.graph.rules.channels import Atoms, Packed, around, pack
+from sige_deploy.graph.values import Dense, Spatial, View, require
 
 
 @rule("Concat")

@@ -6,9 +6,10 @@ import onnx_ir as ir
 
 from sige_deploy.geometry import transposed
 from sige_deploy.graph.builder import attribute, static_shape
-from sige_deploy.graph.context import Context, require
+from sige_deploy.graph.context import Context
 from sige_deploy.graph.rules import rule
 from sige_deploy.graph.rules.windows import image_output, output_grid, read_image, read_window
+from sige_deploy.graph.values import require
 from sige_deploy.graph.weights import conv_transpose_weight
 from sige_deploy.ops import DOMAIN
 

@@ -15,9 +15,10 @@ import onnx_ir as ir
 from sige_deploy.geometry import depth_to_space as phases_of
 from sige_deploy.geometry import window
 from sige_deploy.graph.builder import attribute
-from sige_deploy.graph.context import Context, Refusal, Spatial, require
-from sige_deploy.graph.layout import Atom, Dims, Layout, size_of
+from sige_deploy.graph.context import Context
+from sige_deploy.graph.layout import Atom, Dims, Layout, Refusal, size_of
 from sige_deploy.graph.rules import rule
+from sige_deploy.graph.values import Spatial, require
 
 
 @rule("DepthToSpace")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from sige_deploy.graph.builder import static_shape
-from sige_deploy.graph.context import Context, require
+from sige_deploy.graph.context import Context
 from sige_deploy.graph.layout import Atom, Layout, channel_atoms
 from sige_deploy.graph.rules import rule
+from sige_deploy.graph.values import require
 
 
 @rule("Expand")

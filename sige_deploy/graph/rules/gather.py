@@ -7,10 +7,11 @@ import numpy as np
 import onnx_ir as ir
 
 from sige_deploy.graph.builder import attribute, is_constant, static_shape
-from sige_deploy.graph.context import Context, Static, require
+from sige_deploy.graph.context import Context
 from sige_deploy.graph.layout import Atom, Layout, channel_atoms
 from sige_deploy.graph.rules import rule
 from sige_deploy.graph.rules.channels import along
+from sige_deploy.graph.values import Static, require
 
 
 @rule("Gather")

@@ -6,9 +6,11 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from sige_deploy.graph.builder import attribute, static_shape
-from sige_deploy.graph.context import Context, Refusal, require
+from sige_deploy.graph.context import Context
+from sige_deploy.graph.layout import Refusal
 from sige_deploy.graph.rules import rule
 from sige_deploy.graph.rules.depth_space import cut_grid, enlarges_grid, merge_grid, regrouped
+from sige_deploy.graph.values import require
 
 
 @rule("Reshape", "Flatten", "Squeeze", "Unsqueeze")

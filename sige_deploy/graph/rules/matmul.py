@@ -19,10 +19,11 @@ import numpy as np
 import onnx_ir as ir
 
 from sige_deploy.graph.builder import attribute, is_constant, static_shape
-from sige_deploy.graph.context import Context, Dense, Form, Refusal, Spatial, Static, View, require
-from sige_deploy.graph.layout import Atom, Layout, size_of
+from sige_deploy.graph.context import Context
+from sige_deploy.graph.layout import Atom, Layout, Refusal, size_of
 from sige_deploy.graph.rules import rule
 from sige_deploy.graph.rules.reduce import record_or_recompute, trailing
+from sige_deploy.graph.values import Dense, Form, Spatial, Static, View, require
 
 
 @rule("MatMul")

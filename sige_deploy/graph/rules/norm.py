@@ -7,10 +7,11 @@ import math
 import onnx_ir as ir
 
 from sige_deploy.graph.builder import attribute, static_shape
-from sige_deploy.graph.context import Context, Form, Spatial, View, require
+from sige_deploy.graph.context import Context
 from sige_deploy.graph.layout import Atom, Layout, size_of
 from sige_deploy.graph.rules import rule
 from sige_deploy.graph.rules.reduce import trailing
+from sige_deploy.graph.values import Form, Spatial, View, require
 
 
 @rule("Softmax", "LogSoftmax", "Hardmax")

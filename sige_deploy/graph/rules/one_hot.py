@@ -5,9 +5,10 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from sige_deploy.graph.builder import attribute, is_constant, static_shape
-from sige_deploy.graph.context import Context, require
+from sige_deploy.graph.context import Context
 from sige_deploy.graph.layout import Atom, Layout
 from sige_deploy.graph.rules import rule
+from sige_deploy.graph.values import require
 
 
 @rule("OneHot")

@@ -7,9 +7,10 @@ import onnx_ir as ir
 from sige_deploy.geometry import AxisTaps, compose
 from sige_deploy.geometry import pad as pad_taps
 from sige_deploy.graph.builder import attribute, is_constant
-from sige_deploy.graph.context import Context, require
+from sige_deploy.graph.context import Context
 from sige_deploy.graph.rules import rule
 from sige_deploy.graph.rules.windows import image_view, output_grid, read_image
+from sige_deploy.graph.values import require
 
 MODES = {"constant": "zero", "reflect": "reflect", "edge": "edge", "wrap": "wrap"}
 

@@ -6,8 +6,9 @@ import onnx_ir as ir
 
 from sige_deploy.graph.align import align
 from sige_deploy.graph.builder import static_shape
-from sige_deploy.graph.context import Context, require
+from sige_deploy.graph.context import Context
 from sige_deploy.graph.rules import rule
+from sige_deploy.graph.values import require
 
 UNARY = (
     "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Cos Cosh Elu Erf Exp Floor "

@@ -7,10 +7,11 @@ import onnx_ir as ir
 
 from sige_deploy.geometry import AxisTaps, resampling, window
 from sige_deploy.graph.builder import attribute
-from sige_deploy.graph.context import Context, require
+from sige_deploy.graph.context import Context
 from sige_deploy.graph.rules import rule
 from sige_deploy.graph.rules.resize import weighted_gather
 from sige_deploy.graph.rules.windows import Window, image_output, output_grid, read_image, read_window
+from sige_deploy.graph.values import require
 
 
 @rule("MaxPool")

@@ -9,9 +9,10 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from sige_deploy.graph.builder import attribute, is_constant
-from sige_deploy.graph.context import Context, Spatial, Static, require
+from sige_deploy.graph.context import Context
 from sige_deploy.graph.layout import Atom, Layout, size_of
 from sige_deploy.graph.rules import rule
+from sige_deploy.graph.values import Spatial, Static, require
 
 REDUCTIONS = (
     "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd "

@@ -13,9 +13,10 @@ import onnx_ir as ir
 
 from sige_deploy.geometry import AxisTaps, Geometry, resampling
 from sige_deploy.graph.builder import Builder, attribute, is_constant, static_shape
-from sige_deploy.graph.context import Context, Spatial, require
+from sige_deploy.graph.context import Context
 from sige_deploy.graph.rules import rule
 from sige_deploy.graph.rules.windows import image_output, image_view, output_grid, read_image
+from sige_deploy.graph.values import Spatial, require
 
 ATTRIBUTES = (
     "antialias", "coordinate_transformation_mode", "cubic_coeff_a", "exclude_outside",

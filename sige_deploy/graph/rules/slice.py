@@ -8,10 +8,11 @@ import onnx_ir as ir
 
 from sige_deploy.geometry import crop
 from sige_deploy.graph.builder import is_constant, static_shape
-from sige_deploy.graph.context import Context, Spatial, View, require
+from sige_deploy.graph.context import Context
 from sige_deploy.graph.rules import rule
 from sige_deploy.graph.rules.channels import along
 from sige_deploy.graph.rules.windows import image_view, read_image
+from sige_deploy.graph.values import Spatial, View, require
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ import onnx_ir as ir
 
 from sige_deploy.geometry import AxisTaps, compose
 from sige_deploy.graph.builder import attribute, static_shape
-from sige_deploy.graph.context import Context, Refusal, Spatial, View, require
-from sige_deploy.graph.layout import Atom, Layout
+from sige_deploy.graph.context import Context
+from sige_deploy.graph.layout import Atom, Layout, Refusal
+from sige_deploy.graph.values import Spatial, View, require
 
 
 @dataclass(frozen=True)
