@@ -4,8 +4,8 @@
     python benchmarks/kernels/session_cpu.py street.sige ddpm.sige --out benchmarks/results/session_cpu.json
 
 Both sessions have the same base and run the same edit in turn. On one thread the median of that thread's own
-time counts, so that other work on the machine disturbs little, and wall time stands beside it; on several, wall
-time.
+time counts, so that other work on the machine disturbs little, and wall time stands beside it; on several
+threads it is wall time.
 """
 
 from __future__ import annotations
