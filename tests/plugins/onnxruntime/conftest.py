@@ -31,9 +31,7 @@ def library() -> Path:
             ["cmake", "-S", plugins, "-B", build],
             ["cmake", "--build", build],
         ):
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            if done.stdout.startswith("fetch_headers: no "):
-                pytest.skip(done.stdout.strip())
+            subprocess.run(command, check=True, capture_output=True)
     path = build / native.NAME
     if not path.exists():
         pytest.skip("needs ONNX Runtime's headers to build plugins/onnxruntime; set ONNXRUNTIME_ROOT")
