@@ -28,8 +28,8 @@ class Context:
 
     batch: B of all rows. free: inputs that may change between edits. record, edit: writers of the two graphs.
     info: what is known of each value. inputs, caches: the edit graph's. macs: dense multiply-adds by level.
-    islands: nodes left dense. refusals: cheaper rewrites declined. joins: static values that reach every pixel,
-    and the node where they do. node: the node being visited.
+    islands: nodes left dense. refusals: cheaper rewrites declined. joins: static values that reach all
+    pixels, and the node where they do. node: the node being visited.
     """
 
     config: SparseConfig
