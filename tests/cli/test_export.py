@@ -96,7 +96,7 @@ def test_inspect_shows_everything(cli: Sige, three: Path) -> None:
         "32x32",
         "100 %",
         "edit.onnx",
-        "60 % of the work",
+        "50 % of the work",
         "float32",
         "onnx ",
     ):
