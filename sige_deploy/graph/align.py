@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from sige_deploy.graph.builder import is_constant, static_shape
 from sige_deploy.graph.context import Context
-from sige_deploy.graph.layout import Atom, Layout, Refusal, channel_atoms, common_factors, size_of
+from sige_deploy.graph.layout import Atom, Layout, Refusal, channel_atoms, common_factors, rows_atoms, size_of
 from sige_deploy.graph.values import Dense, Form, Spatial, Static, View, require
 
 
@@ -124,7 +124,7 @@ def adopt(ctx: Context, value: ir.Value, shape: tuple[int, ...], model: Layout, 
     if layout.grid != (height, width):
         raise Refusal(f"{value.name} covers only part of the pixel grid")
     batch = next((a.size for dim in dims for a in dim if a.kind == "N"), 1)
-    wanted = [a for kind in "NYX" for dim in dims for a in dim if a.kind == kind] + list(layout.order)
+    wanted = rows_atoms(layout)
     flat = [a for dim in dims for a in dim]
     form = Form(
         tuple(1 if a in repeated else a.size for a in flat), tuple(flat.index(a) for a in wanted),
@@ -186,7 +186,7 @@ def _static(ctx: Context, value: ir.Value, shape: tuple[int, ...], result: Layou
         sizes.update({a: 1 if shape[axis] == 1 else a.size for a in dim})
     require(all(n == 1 for a, n in sizes.items() if a.kind in "YX"), f"{value.name} covers part of the grid")
     flat = list(sizes)
-    order = [a for kind in "NYX" for a in flat if a.kind == kind] + list(result.order)
+    order = rows_atoms(result)
     split, perm = tuple(sizes.values()), tuple(flat.index(a) for a in order)
     batch = next((sizes[a] for a in flat if a.kind == "N"), 1)
     channels = [sizes[a] for a in result.order]

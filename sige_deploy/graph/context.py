@@ -186,30 +186,19 @@ class Context:
 
     def base(self, source: Spatial) -> ir.Value:
         """The recorded activation [B, H*W, C] in this channel order, as an input of the edit graph."""
-        key = (source.value, source.layout.order)
+        layout = source.layout
+        key = (source.value, layout.order)
         if key not in self._bases:
             level = self.levels[source.level]
-            recorded = self.to_rows_form(self.record, source.value, source.layout, level.height * level.width)
-            cache = self._cache("base", source.value, recorded, source.level, self.base_shape(source))
-            cache.rows = source.rows if isinstance(self.info.get(source.value), (Spatial, View)) else None
+            shape = (self.batch, level.pixels, layout.channels)
+            flat = [atom for dim in layout.dims for atom in dim]
+            perm = tuple(flat.index(a) for a in rows_atoms(layout))
+            form = Form(tuple(a.size for a in flat), perm, None, shape)
+            recorded = form.of_value(self.record, source.value)
+            cache = self._cache("base", source.value, recorded, source.level, shape)
+            cache.rows = source.rows
             self._bases[key] = cache.edit
         return self._bases[key]
-
-    def base_shape(self, source: Spatial) -> tuple[int, int, int]:
-        level = self.levels[source.level]
-        return self.batch, level.height * level.width, source.layout.channels
-
-    def to_rows_form(self, builder: Builder, value: ir.Value, layout: Layout, pixels: int) -> ir.Value:
-        """Nodes that turn a dense tensor into [B, H*W, C]."""
-        flat = [atom for dim in layout.dims for atom in dim]
-        wanted = [atom for atom in rows_atoms(layout) if atom is not None]
-        form = Form(
-            tuple(a.size for a in flat), tuple(flat.index(a) for a in wanted), None,
-            (self.batch, pixels, layout.channels),
-        )  # fmt: skip
-        if len(layout.dims) == len(flat) or not flat:
-            return form.of_value(builder, value)
-        return form.of_value(builder, builder.reshape(value, form.split or (1,)))
 
     def dense(self, value: ir.Value) -> ir.Value:
         """The edited value whole, in its dense layout, in the edit graph."""
@@ -228,7 +217,7 @@ class Context:
         whole = self.edit.op(
             "Scatter", [self.base(source), source.rows, self.active(source.level)], domain=DOMAIN
         )
-        atoms = [a for a in rows_atoms(source.layout) if a is not None]
+        atoms = rows_atoms(source.layout)
         target = [a for dim in source.layout.dims for a in dim]
         whole = self.edit.reshape(whole, [a.size for a in atoms] or [1])
         whole = self.edit.transpose(whole, [atoms.index(a) for a in target])

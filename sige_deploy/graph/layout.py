@@ -153,11 +153,10 @@ def image_layout(shape: Sequence[int]) -> Layout:
     return Layout(dims, channel_atoms(dims))
 
 
-def rows_atoms(layout: Layout) -> tuple[Atom | None, ...]:
-    """Atoms in the order of a base tensor [B, H*W, C]: N, Y, X (None where absent), then the channel
-    order."""
-    found = {atom.kind: atom for dim in layout.dims for atom in dim if atom.kind != "C"}
-    return (found.get("N"), found.get("Y"), found.get("X"), *layout.order)
+def rows_atoms(layout: Layout) -> tuple[Atom, ...]:
+    """The atoms present, in the order of a base tensor [B, H*W, C]: N, Y, X, then the channel order."""
+    grid = [a for kind in "NYX" for dim in layout.dims for a in dim if a.kind == kind]
+    return (*grid, *layout.order)
 
 
 def common_factors(chains: list[tuple[Atom, ...]]) -> list[tuple[str, int]]:

@@ -9,6 +9,7 @@ concatenation.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -195,6 +196,7 @@ def _fresh(ctx: Context, value: ir.Value) -> ir.Value:
     recomputed."""
     memo: dict[ir.Value, ir.Value] = {}
 
+    @functools.cache
     def follows_pixels(v: ir.Value) -> bool:
         if not isinstance(ctx.info[v], Static):
             return True

@@ -189,3 +189,34 @@ def optimized_ops(model: ir.Model, path: str) -> list[str]:
     """Op types that ONNX Runtime is left with after inlining and optimising."""
     session_of(model, optimized_model_filepath=path)
     return [node.op_type for node in onnx.load(path).graph.node]
+
+
+def conv_inputs(
+    data: st.DataObject, window: Window, batch: int, grouping: tuple[int, int, int], dtype: type = np.float32
+) -> dict[str, np.ndarray]:
+    """Inputs of one Conv over random pixels, each optional one drawn or not.
+
+    grouping: groups, input channels per group, output channels in all.
+    """
+    group, per_group, outputs = grouping
+    channels, source = group * per_group, window.height * window.width
+    active = data.draw(pixels(source))
+    halo, table = window.tables(active, data.draw(pixels(window.out_height * window.out_width)))
+    shapes = {
+        "bias": (outputs,),
+        "scale": (data.draw(st.sampled_from([1, batch])), 1, channels),
+        "shift": (data.draw(st.sampled_from([1, batch])), 1, channels),
+        "embedding": (data.draw(st.sampled_from([1, batch])), 1, outputs),
+        "residual": (batch, table.shape[0], outputs),
+    }
+    inputs = {
+        "rows": random(1, dtype, batch, active.size, channels),
+        "base": random(2, dtype, batch, source, channels),
+        "halo": halo,
+        "table": table,
+        "weight": random(3, dtype, table.shape[1], per_group, outputs),
+    }
+    for seed, (name, shape) in enumerate(shapes.items(), 4):
+        if data.draw(st.booleans(), label=name):
+            inputs[name] = random(seed, dtype, *shape)
+    return inputs

@@ -17,9 +17,9 @@ from .helpers import (
     PROFILE,
     Window,
     assert_close,
+    conv_inputs,
     model_of,
     optimized_ops,
-    pixels,
     random,
     run_function,
     windows,
@@ -47,28 +47,8 @@ def test_function_agrees(
 ) -> None:
     group = 1 if grouping == "plain" else data.draw(st.integers(2, 4))
     per_group = 1 if grouping.startswith("depthwise") else data.draw(st.integers(1, 3))
-    channels = group * per_group
     outputs = group * {"depthwise": 1, "depthwise x2": 2}.get(grouping, 3)
-    source = window.height * window.width
-    active = data.draw(pixels(source))
-    halo, table = window.tables(active, data.draw(pixels(window.out_height * window.out_width)))
-    shapes = {
-        "bias": (outputs,),
-        "scale": (data.draw(st.sampled_from([1, batch])), 1, channels),
-        "shift": (data.draw(st.sampled_from([1, batch])), 1, channels),
-        "embedding": (data.draw(st.sampled_from([1, batch])), 1, outputs),
-        "residual": (batch, table.shape[0], outputs),
-    }
-    inputs = {
-        "rows": random(1, dtype, batch, active.size, channels),
-        "base": random(2, dtype, batch, source, channels),
-        "halo": halo,
-        "table": table,
-        "weight": random(3, dtype, table.shape[1], per_group, outputs),
-    }
-    for seed, (name, shape) in enumerate(shapes.items(), 4):
-        if data.draw(st.booleans(), label=name):
-            inputs[name] = random(seed, dtype, *shape)
+    inputs = conv_inputs(data, window, batch, (group, per_group, outputs), dtype)
     attributes = {"group": group, "activation_in": activation_in, "activation_out": activation_out}
     if data.draw(st.booleans(), label="slopes"):
         attributes |= {"alpha_in": 0.2, "alpha_out": 0.3}

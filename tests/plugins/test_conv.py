@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ops.helpers import ACTIVATION, PROFILE, Window, assert_close, pixels, random, windows
+from ops.helpers import ACTIVATION, PROFILE, Window, assert_close, conv_inputs, random, windows
 
 from sige_deploy.ops.conv import conv
 
@@ -37,27 +37,7 @@ def test_cpu_agrees(
     per_group = 1 if depthwise else data.draw(st.sampled_from([1, 3, 8, 19]))
     wide = data.draw(st.sampled_from([1, 3, 15, 16, 17, 32, 33, 70]))
     outputs = group * {"depthwise": 1, "depthwise x2": 2}.get(grouping, wide)
-    channels = group * per_group
-    source = window.height * window.width
-    active = data.draw(pixels(source))
-    halo, table = window.tables(active, data.draw(pixels(window.out_height * window.out_width)))
-    shapes = {
-        "bias": (outputs,),
-        "scale": (data.draw(st.sampled_from([1, batch])), 1, channels),
-        "shift": (data.draw(st.sampled_from([1, batch])), 1, channels),
-        "embedding": (data.draw(st.sampled_from([1, batch])), 1, outputs),
-        "residual": (batch, table.shape[0], outputs),
-    }
-    inputs = {
-        "rows": random(1, np.float32, batch, active.size, channels),
-        "base": random(2, np.float32, batch, source, channels),
-        "halo": halo,
-        "table": table,
-        "weight": random(3, np.float32, table.shape[1], per_group, outputs),
-    }
-    for seed, (name, shape) in enumerate(shapes.items(), 4):
-        if data.draw(st.booleans(), label=name):
-            inputs[name] = random(seed, np.float32, *shape)
+    inputs = conv_inputs(data, window, batch, (group, per_group, outputs))
     attributes = {
         "group": group,
         "activation_in": activation_in,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import onnx_ir as ir
 
@@ -16,15 +15,6 @@ from sige_deploy.graph.values import Spatial, require
 Atoms = tuple[Atom, ...]
 
 
-@dataclass(frozen=True)
-class Packed:
-    """Rows as [B, P, before, axis, after] around one dense axis of channels."""
-
-    value: ir.Value
-    before: Atoms
-    after: Atoms
-
-
 def around(source: Spatial, axis: int) -> tuple[Atoms, Atoms]:
     """The channel atoms before and after those of one dense axis, in the order of the rows."""
     mine = source.layout.dims[axis]
@@ -33,13 +23,13 @@ def around(source: Spatial, axis: int) -> tuple[Atoms, Atoms]:
     return others[:cut], others[cut:]
 
 
-def pack(ctx: Context, source: Spatial, axis: int, before: Atoms, after: Atoms) -> Packed:
-    """One axis of the rows for the atoms of ``axis``, between the others in the order given."""
+def pack(ctx: Context, source: Spatial, axis: int, before: Atoms, after: Atoms) -> ir.Value:
+    """Rows as [B, P, before, axis, after] around one dense axis of channels."""
     require(source.layout.is_channels(axis), "it works along the pixel grid or the batch")
     mine = source.layout.dims[axis]
     source = ctx.reordered(source, (*before, *mine, *after))
     sizes = [size_of(group) for group in (before, mine, after)]
-    return Packed(ctx.edit.reshape(source.rows, [0, 0, *sizes]), before, after)
+    return ctx.edit.reshape(source.rows, [0, 0, *sizes])
 
 
 def along(
@@ -54,15 +44,14 @@ def along(
     require(source.layout.is_channels(axis), "it works along the pixel grid or the batch")
     order = source.layout.order
     single = len(order) == 0 or order == source.layout.dims[axis]
-    packed = None if single else pack(ctx, source, axis, *around(source, axis))
-    results = op(source.rows, 2) if packed is None else op(packed.value, 3)
-    before, after = (packed.before, packed.after) if packed is not None else ((), ())
+    before, after = ((), ()) if single else around(source, axis)
+    results = op(source.rows, 2) if single else op(pack(ctx, source, axis, before, after), 3)
     out = []
     for size, result in zip(sizes, results, strict=True):
         atoms = (Atom("C", size),) if size > 1 else ()
         dims = (*source.layout.dims[:axis], atoms, *source.layout.dims[axis + 1 :])
         layout = Layout(dims, (*before, *atoms, *after))
-        value = result if packed is None else ctx.edit.reshape(result, [0, 0, layout.channels])
+        value = result if single else ctx.edit.reshape(result, [0, 0, layout.channels])
         out.append((layout, value))
     return out
 

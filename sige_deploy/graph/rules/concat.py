@@ -9,7 +9,7 @@ from sige_deploy.graph.builder import attribute, static_shape
 from sige_deploy.graph.context import Context
 from sige_deploy.graph.layout import Atom, Layout, Refusal, channel_atoms
 from sige_deploy.graph.rules import rule
-from sige_deploy.graph.rules.channels import Atoms, Packed, around, pack
+from sige_deploy.graph.rules.channels import Atoms, around, pack
 from sige_deploy.graph.values import Dense, Spatial, View, require
 
 
@@ -29,10 +29,11 @@ def concat(node: ir.Node, ctx: Context) -> None:
     operands = [spatial[i] for i in range(len(values))]
     total = sum(s.layout.shape[axis] for s in operands)
     if any(around(s, axis) != ((), ()) for s in operands):
-        packed = _packed(ctx, operands, axis)
-        rows = ctx.edit.op("Concat", [p.value for p in packed], {"axis": 3})
+        orders = _orders(operands, axis)
+        packed = [pack(ctx, s, axis, *order) for s, order in zip(operands, orders)]
+        rows = ctx.edit.op("Concat", packed, {"axis": 3})
         rows = ctx.edit.reshape(rows, [0, 0, first.layout.channels // first.layout.shape[axis] * total])
-        before, after = packed[0].before, packed[0].after
+        before, after = orders[0]
     else:
         rows = ctx.edit.op("Concat", [ctx.in_reading_order(s).rows for s in operands], {"axis": 2})
         before, after = (), ()
@@ -41,13 +42,12 @@ def concat(node: ir.Node, ctx: Context) -> None:
     ctx.set_spatial(node.outputs[0], first.level, Layout(dims, (*before, *atom, *after)), rows)
 
 
-def _packed(ctx: Context, operands: list[Spatial], axis: int) -> list[Packed]:
-    """Rows [B, P, before, axis, after], their channels in one order: the operands' own where it is
-    the same."""
+def _orders(operands: list[Spatial], axis: int) -> list[tuple[Atoms, Atoms]]:
+    """The atoms before and after the axis, in one order for all: the operands' own where it is the same."""
     orders = [around(s, axis) for s in operands]
     if len({_places(s.layout, order) for s, order in zip(operands, orders)}) > 1:
         orders = [_in_reading_order(s.layout, axis) for s in operands]
-    return [pack(ctx, s, axis, *order) for s, order in zip(operands, orders)]
+    return orders
 
 
 def _places(layout: Layout, order: tuple[Atoms, Atoms]) -> tuple[tuple[tuple[int, int, int], ...], ...]:

@@ -64,9 +64,10 @@ class Read:
 
 
 def read_image(ctx: Context, value: ir.Value, *, padding: float | None = 0.0) -> Read:
-    """The input as an image [N, C, H, W]; a view is read through when its padding equals the op's own
-    (None: it
-    pads nothing)."""
+    """The input as an image [N, C, H, W]; a view is read through when its padding equals the op's own.
+
+    padding: what the op pads with; None when it pads nothing.
+    """
     info = ctx.info[value]
     view = info if isinstance(info, View) else None
     if view is not None and padding not in (None, view.pad_value) and _pads(view):

@@ -11,7 +11,17 @@ import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ops.helpers import ACTIVATION, PROFILE, Window, assert_close, model_of, pixels, random, windows
+from ops.helpers import (
+    ACTIVATION,
+    PROFILE,
+    Window,
+    assert_close,
+    conv_inputs,
+    model_of,
+    pixels,
+    random,
+    windows,
+)
 
 from sige_deploy import native
 from sige_deploy.ops.attention import attention
@@ -83,29 +93,9 @@ def test_conv(
     grouping: tuple[int, int, int],
     initializers: tuple[str, ...],
 ) -> None:
-    group, per_group, outputs = grouping
-    channels, source = group * per_group, window.height * window.width
-    active = data.draw(pixels(source))
-    halo, table = window.tables(active, data.draw(pixels(window.out_height * window.out_width)))
-    shapes = {
-        "bias": (outputs,),
-        "scale": (data.draw(st.sampled_from([1, batch])), 1, channels),
-        "shift": (data.draw(st.sampled_from([1, batch])), 1, channels),
-        "embedding": (data.draw(st.sampled_from([1, batch])), 1, outputs),
-        "residual": (batch, table.shape[0], outputs),
-    }
-    inputs = {
-        "rows": random(1, np.float32, batch, active.size, channels),
-        "base": random(2, np.float32, batch, source, channels),
-        "halo": halo,
-        "table": table,
-        "weight": random(3, np.float32, table.shape[1], per_group, outputs),
-    }
-    for seed, (name, shape) in enumerate(shapes.items(), 4):
-        if data.draw(st.booleans(), label=name):
-            inputs[name] = random(seed, np.float32, *shape)
+    inputs = conv_inputs(data, window, batch, grouping)
     attributes: dict[str, str | int | float] = {
-        "group": group,
+        "group": grouping[0],
         "activation_in": activation_in,
         "activation_out": activation_out,
     }
