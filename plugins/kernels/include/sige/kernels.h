@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SIGE_API_VERSION 1
+#define SIGE_API_VERSION 2
 #define SIGE_WORKSPACE_ALIGNMENT 256
 
 #if defined(_WIN32) && defined(SIGE_BUILDING)
@@ -71,12 +71,13 @@ typedef struct sige_execution {
   sige_plans* plans;              /* CUDA: needed by sige_conv unless depthwise */
 } sige_execution;
 
-/* What Gather and Conv read, and how (docs/ops.md, "Order of operations"). */
+/* What Gather and Conv read, and how (docs/ops.md, "Order of operations"). Without a table every target reads its own
+ * row: taps is 1, targets is fresh, and base and halo may be NULL (pixels and halo_count 0). */
 typedef struct sige_source {
   const void* rows;      /* [batch, fresh, channels] */
   const void* base;      /* [batch, pixels, channels] */
   const int32_t* halo;   /* [halo_count] */
-  const int32_t* table;  /* [targets, taps] */
+  const int32_t* table;  /* [targets, taps] or NULL */
   const void* scale;     /* [scale_batch, channels] or NULL */
   const void* shift;     /* [shift_batch, channels] or NULL */
   int32_t dtype;         /* sige_dtype of every array that is not int32 */
@@ -106,7 +107,8 @@ typedef struct sige_conv_args {
                               CUDA, not depthwise: weight to residual and out are aligned to 16 bytes */
   const void* bias;        /* [outputs] or NULL */
   const void* embedding;   /* [embedding_batch, outputs] or NULL */
-  const void* residual;    /* [batch, targets, outputs] or NULL */
+  const void* multiplier;  /* [batch, targets, outputs] or NULL: times the sum of product, bias and embedding */
+  const void* residual;    /* [batch, targets, outputs] or NULL: added after the multiplier */
   int32_t outputs;         /* Cout */
   int32_t group;           /* divides channels and outputs */
   int32_t embedding_batch; /* 1 or batch */
