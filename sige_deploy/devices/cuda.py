@@ -1,0 +1,235 @@
+"""The memory of an NVIDIA GPU, through the package `cuda-bindings`; imported only when a CUDA device is used."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from sige_deploy.devices.memory import Buffer, Shape
+from sige_deploy.errors import InputError, RuntimeFailure
+
+STAGING = 32 << 20  # bytes of pinned host memory, through which arrays of up to half of it travel
+_SLOT = 256  # bytes to which staged arrays are aligned
+
+
+def device_index(device: str) -> int:
+    """N of "cuda:N" (0 for "cuda"); raises InputError for any other text."""
+    match = re.fullmatch(r"cuda(?::(\d+))?", device)
+    if match is None:
+        raise InputError(f"there is no device {device!r}; use 'cpu' or 'cuda:0'.")
+    return int(match[1] or 0)
+
+
+class CudaMemory:
+    """One GPU's memory with a stream of its own. Raises RuntimeFailure where the package, the driver or the
+    device is missing."""
+
+    backend = 1
+
+    def __init__(self, device: str) -> None:
+        index = device_index(device)
+        self.device = f"cuda:{index}"
+        self.index = index
+        self._api = api = _bindings(self.device)
+        self._check_device()
+        self._h2d = api.cudaMemcpyKind.cudaMemcpyHostToDevice
+        self._d2h = api.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self._d2d = api.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        with self.current():
+            self._stream = self._call(api.cudaStreamCreateWithFlags, api.cudaStreamNonBlocking)
+            self.stream = int(self._stream)
+            weakref.finalize(self, _quietly, api.cudaStreamDestroy, self._stream)
+            self._staging = _Staging(self)
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        before = self._call(self._api.cudaGetDevice)
+        if before == self.index:
+            yield
+            return
+        self._call(self._api.cudaSetDevice, self.index)
+        try:
+            yield
+        finally:
+            self._api.cudaSetDevice(before)
+
+    def empty(self, shape: Shape, dtype: Any) -> Buffer:
+        nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+        error, pointer = self._api.cudaMalloc(max(nbytes, 1))
+        if error != 0:
+            self._api.cudaGetLastError()  # or the next launch would report it again
+            if error == self._api.cudaError_t.cudaErrorMemoryAllocation:
+                raise RuntimeFailure(out_of_memory(self.device, nbytes, self.free_bytes()))
+            raise self._failure(error)
+        return Buffer(pointer, shape, dtype, _Owner(self._api, pointer, self.index))
+
+    def upload(self, array: np.ndarray, into: Buffer | None = None) -> Buffer:
+        if into is None:
+            into = self.empty(array.shape, array.dtype)
+        if 0 < array.nbytes <= STAGING // 2:
+            address = self._staging.put(array)
+        else:
+            address = array.ctypes.data
+        if array.nbytes:
+            self._copy(into.pointer, address, array.nbytes, self._h2d)
+        return into
+
+    def download(self, buffer: Buffer) -> np.ndarray:
+        if 0 < buffer.nbytes <= STAGING // 2:
+            place = self._staging.room(buffer.nbytes)
+            self._copy(place.ctypes.data, buffer.pointer, buffer.nbytes, self._d2h)
+            self.synchronize()
+            return place.copy().view(buffer.dtype).reshape(buffer.shape)
+        array = np.empty(buffer.shape, buffer.dtype)
+        if buffer.nbytes:
+            self._copy(array.ctypes.data, buffer.pointer, buffer.nbytes, self._d2h)
+        self.synchronize()
+        return array
+
+    def copy(self, source: Buffer, target: Buffer) -> None:
+        if source.nbytes:
+            self._copy(target.pointer, source.pointer, source.nbytes, self._d2d)
+
+    def fill(self, buffer: Buffer, byte: int) -> None:
+        self._call(self._api.cudaMemsetAsync, buffer.pointer, byte, buffer.nbytes, self._stream)
+
+    def synchronize(self) -> None:
+        self._call(self._api.cudaStreamSynchronize, self._stream)
+        self._staging.restart()
+
+    def free_bytes(self) -> int:
+        return self._call(self._api.cudaMemGetInfo)[0]
+
+    def wait_for(self, stream: int) -> None:
+        """Let this memory's later work wait for what is now queued on another stream of the device."""
+        self._order(stream, self.stream)
+
+    def release_to(self, stream: int) -> None:
+        """Let another stream's later work wait for what is now queued on this memory's stream."""
+        self._order(self.stream, stream)
+
+    def _order(self, first: int, second: int) -> None:
+        api = self._api
+        event = self._call(api.cudaEventCreateWithFlags, api.cudaEventDisableTiming)
+        try:
+            self._call(api.cudaEventRecord, event, first)
+            self._call(api.cudaStreamWaitEvent, second, event, 0)
+        finally:
+            api.cudaEventDestroy(event)  # takes effect once it is reached
+
+    def _copy(self, target: int, source: int, nbytes: int, kind: Any) -> None:
+        error = self._api.cudaMemcpyAsync(target, source, nbytes, kind, self._stream)[0]
+        if error != 0:
+            raise self._failure(error)
+
+    def _call(self, function: Any, *arguments: Any) -> Any:
+        error, *results = function(*arguments)
+        if error != 0:
+            raise self._failure(error)
+        return results[0] if len(results) == 1 else results
+
+    def _failure(self, error: Any) -> RuntimeFailure:
+        _, name = self._api.cudaGetErrorString(error)
+        text = name.decode() if isinstance(name, bytes) else str(name)
+        return RuntimeFailure(f"{self.device} failed with '{text}'; open the bundle again.")
+
+    def _check_device(self) -> None:
+        error, count = self._api.cudaGetDeviceCount()
+        if error == self._api.cudaError_t.cudaErrorNoDevice:
+            count = 0
+        elif error != 0:
+            raise RuntimeFailure(
+                f"device '{self.device}' needs an NVIDIA driver as new as CUDA {_version(self._api)}, and "
+                "this machine has none or an older one; install it, or open the bundle with device='cpu'."
+            )
+        if self.index >= count:
+            raise RuntimeFailure(
+                f"there is no device '{self.device}': this machine has {count} CUDA "
+                f"device{'' if count == 1 else 's'}; choose another, or open the bundle with device='cpu'."
+            )
+
+
+def out_of_memory(device: str, wanted: int, free: int) -> str:
+    """The one sentence about it, for RuntimeFailure."""
+    return (
+        f"{device} is out of memory: {_size(wanted)} were needed and {_size(free)} are free; close other "
+        "sessions or programs on it, or export the network at a smaller size."
+    )
+
+
+class _Owner:
+    """Frees a piece of device memory when nothing refers to it any more."""
+
+    def __init__(self, api: Any, pointer: int, index: int) -> None:
+        weakref.finalize(self, _quietly, api.cudaFree, pointer)
+
+
+class _Staging:
+    """A ring of pinned host memory, made at its first use: a copy from it is asynchronous, and it is not
+    written again before the stream is past it."""
+
+    def __init__(self, memory: CudaMemory) -> None:
+        # Weak: the memory owns the ring.
+        self._memory = weakref.proxy(memory)
+        self._block: np.ndarray | None = None
+        self._at = 0
+
+    def put(self, array: np.ndarray) -> int:
+        """Address of a copy of the array."""
+        place = self.room(array.nbytes)
+        place[:] = array.reshape(-1).view(np.uint8)
+        return place.ctypes.data
+
+    def room(self, nbytes: int) -> np.ndarray:
+        """uint8 [nbytes] of pinned memory that nothing in flight uses."""
+        if self._block is None:
+            self._block = self._allocate()
+        if self._at + nbytes > self._block.size:
+            self._memory.synchronize()  # restarts
+        place = self._block[self._at : self._at + nbytes]
+        self._at += -(-nbytes // _SLOT) * _SLOT
+        return place
+
+    def restart(self) -> None:
+        """Everything queued is done: all room is free again."""
+        self._at = 0
+
+    def _allocate(self) -> np.ndarray:
+        import ctypes
+
+        api = self._memory._api
+        pointer = self._memory._call(api.cudaHostAlloc, STAGING, api.cudaHostAllocDefault)
+        weakref.finalize(self, _quietly, api.cudaFreeHost, pointer)
+        return np.frombuffer((ctypes.c_uint8 * STAGING).from_address(pointer), np.uint8)
+
+
+def _bindings(device: str) -> Any:
+    try:
+        from cuda.bindings import runtime
+    except ImportError as error:
+        raise RuntimeFailure(
+            f"device '{device}' needs the package cuda-bindings; pip install 'sige-deploy[cuda]', or open "
+            "the bundle with device='cpu'."
+        ) from error
+    return runtime
+
+
+def _version(api: Any) -> str:
+    version = int(getattr(api, "CUDART_VERSION", 12000))
+    return f"{version // 1000}.{version % 1000 // 10}"
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:.1f} MB"
+
+
+def _quietly(release: Any, handle: Any) -> None:
+    """Release a handle at any time, the interpreter's end included."""
+    with contextlib.suppress(Exception):
+        release(handle)

@@ -1,0 +1,143 @@
+"""Memory that native kernels and engines share: buffers at fixed addresses, on the host or on a GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+ALIGNMENT = 256  # bytes; the kernels' SIGE_WORKSPACE_ALIGNMENT
+
+Shape = Sequence[int]
+
+
+class Buffer:
+    """A dense row-major array at a fixed address of some memory; the memory lives as long as the buffer or a
+    view of it.
+
+    pointer: address of the first byte. owner: what keeps the memory alive, or None.
+    """
+
+    __slots__ = ("dtype", "nbytes", "owner", "pointer", "shape")
+
+    def __init__(self, pointer: int, shape: Shape, dtype: Any, owner: Any = None) -> None:
+        self.pointer = pointer
+        self.shape = tuple(int(size) for size in shape)
+        self.dtype = np.dtype(dtype)
+        self.nbytes = math.prod(self.shape) * self.dtype.itemsize
+        self.owner = owner
+
+    def view(self, shape: Shape, dtype: Any = None, offset: int = 0) -> Buffer:
+        """The same memory, from byte `offset` on, as an array of another shape and dtype (None: of this one).
+        Raises ValueError where it reaches beyond the buffer."""
+        part = Buffer(self.pointer + offset, shape, self.dtype if dtype is None else dtype, self.owner)
+        if offset < 0 or offset + part.nbytes > self.nbytes:
+            raise ValueError(f"a view of {part.nbytes} bytes from {offset} leaves a buffer of {self.nbytes}")
+        return part
+
+    def __repr__(self) -> str:
+        return f"Buffer({self.pointer:#x}, {list(self.shape)}, {self.dtype})"
+
+
+class Memory(Protocol):
+    """One kind of memory with one stream of work; everything below is ordered on that stream. All methods
+    raise RuntimeFailure with one sentence; on a GPU they are called inside `current()`."""
+
+    backend: int  #: sige_backend of kernels.h: 0 host, 1 CUDA
+    stream: int  #: cudaStream_t; 0 on the host
+    device: str  #: "cpu", "cuda:0", ...
+
+    def current(self) -> contextlib.AbstractContextManager[None]:
+        """Make this memory's device the calling thread's, and give back the former one at the end."""
+
+    def empty(self, shape: Shape, dtype: Any) -> Buffer:
+        """A new buffer, aligned to ALIGNMENT, of any contents."""
+
+    def upload(self, array: np.ndarray, into: Buffer | None = None) -> Buffer:
+        """Copy a C-contiguous array into a buffer of its size (None: a new one). The array may change as soon
+        as this returns."""
+
+    def download(self, buffer: Buffer) -> np.ndarray:
+        """A new array with the buffer's contents after all work before; waits for it."""
+
+    def copy(self, source: Buffer, target: Buffer) -> None:
+        """Copy a buffer onto another one of its size."""
+
+    def fill(self, buffer: Buffer, byte: int) -> None:
+        """Set every byte."""
+
+    def synchronize(self) -> None:
+        """Wait for all work before."""
+
+    def free_bytes(self) -> int:
+        """Bytes that could be allocated now, about."""
+
+
+class HostMemory:
+    """Host memory, where everything happens at once: the native code's CPU backend runs on it."""
+
+    backend = 0
+    stream = 0
+    device = "cpu"
+
+    def current(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def empty(self, shape: Shape, dtype: Any) -> Buffer:
+        dtype = np.dtype(dtype)
+        block = np.empty(math.prod(shape) * dtype.itemsize + ALIGNMENT, np.uint8)
+        return Buffer(-(-block.ctypes.data // ALIGNMENT) * ALIGNMENT, shape, dtype, block)
+
+    def upload(self, array: np.ndarray, into: Buffer | None = None) -> Buffer:
+        if into is None:
+            into = self.empty(array.shape, array.dtype)
+        host_array(into).reshape(-1).view(np.uint8)[:] = array.reshape(-1).view(np.uint8)
+        return into
+
+    def download(self, buffer: Buffer) -> np.ndarray:
+        return host_array(buffer).copy()
+
+    def copy(self, source: Buffer, target: Buffer) -> None:
+        ctypes.memmove(target.pointer, source.pointer, source.nbytes)
+
+    def fill(self, buffer: Buffer, byte: int) -> None:
+        ctypes.memset(buffer.pointer, byte, buffer.nbytes)
+
+    def synchronize(self) -> None:
+        pass
+
+    def free_bytes(self) -> int:
+        return 1 << 62  # the system's to judge
+
+
+def host_array(buffer: Buffer) -> np.ndarray:
+    """A host buffer as a numpy array of the same memory, which the array keeps alive."""
+    return np.asarray(_Exposed(buffer))
+
+
+def laid_out(memory: Memory, arrays: Mapping[str, tuple[Shape, Any]]) -> dict[str, Buffer]:
+    """One allocation for all arrays, given as (shape, dtype): each gets a view at an aligned address."""
+    offsets: dict[str, int] = {}
+    total = 0
+    for name, (shape, dtype) in arrays.items():
+        offsets[name] = total
+        total += -(-math.prod(shape) * np.dtype(dtype).itemsize // ALIGNMENT) * ALIGNMENT
+    block = memory.empty([total], np.uint8)
+    return {name: block.view(*arrays[name], offset=offset) for name, offset in offsets.items()}
+
+
+class _Exposed:
+    """A host buffer in the words of numpy's array interface."""
+
+    def __init__(self, buffer: Buffer) -> None:
+        self._buffer = buffer
+        self.__array_interface__ = {
+            "data": (buffer.pointer, False),
+            "shape": buffer.shape,
+            "typestr": buffer.dtype.str,
+            "version": 3,
+        }
