@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ATTENTION = Signature(
     "Attention",
     inputs=("q", "k", "v", "k_base", "v_base", "active"),
-    required=6,
+    required=("q", "k", "v", "k_base", "v_base", "active"),
     output="attended",
     attributes={"heads": int, "scale": 0.0},
 )

@@ -1,4 +1,6 @@
-"""Conv: the same gather, fused with the GEMM (implicit GEMM) and an epilogue."""
+"""Conv: the same gather, fused with the GEMM (implicit GEMM) and an epilogue.
+
+Without a table it is a linear layer, or 1x1 convolution, of rows."""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import numpy as np
 from sige_deploy.ops.activation import activation, activation_nodes
 from sige_deploy.ops.body import Body, Ref
 from sige_deploy.ops.checks import require, require_shape
-from sige_deploy.ops.gather import source_nodes, source_overload, wide_taps
+from sige_deploy.ops.gather import SOURCE, rows_nodes, source_nodes, source_overload, wide_taps
 from sige_deploy.ops.signature import Signature
 
 if TYPE_CHECKING:
@@ -19,8 +21,9 @@ CONV = Signature(
     "Conv",
     inputs=(
         "rows", "base", "halo", "table", "weight", "bias", "scale", "shift", "embedding", "residual",
+        "multiplier",
     ),
-    required=5,
+    required=("rows", "weight"),
     output="convolved",
     attributes={
         "group": 1,
@@ -29,20 +32,22 @@ CONV = Signature(
         "activation_out": "identity",
         "alpha_out": 0.01,
     },
+    together=SOURCE,
 )  # fmt: skip
 
 
 def conv(
     rows: np.ndarray,
-    base: np.ndarray,
-    halo: np.ndarray,
-    table: np.ndarray,
+    base: np.ndarray | None,
+    halo: np.ndarray | None,
+    table: np.ndarray | None,
     weight: np.ndarray,
     bias: np.ndarray | None = None,
     scale: np.ndarray | None = None,
     shift: np.ndarray | None = None,
     embedding: np.ndarray | None = None,
     residual: np.ndarray | None = None,
+    multiplier: np.ndarray | None = None,
     *,
     group: int = 1,
     activation_in: str = "identity",
@@ -50,11 +55,12 @@ def conv(
     activation_out: str = "identity",
     alpha_out: float = 0.01,
 ) -> np.ndarray:
-    """activation_out(gathered @ weight + bias + embedding + residual); defined in docs/ops.md.
+    """activation_out((gathered @ weight + bias + embedding) * multiplier + residual); defined in docs/ops.md.
 
-    rows [B, P, Cin] and base [B, N, Cin] are float32 or float16; halo int32 [Q] and table int32 [R, K];
-    weight [K, Cin / group, Cout]; bias [Cout]; scale and shift [B or 1, 1, Cin]; embedding [B or 1, 1, Cout];
-    residual [B, R, Cout]. Returns [B, R, Cout] in the dtype of `rows`; accumulates in float64.
+    rows [B, P, Cin] and base [B, N, Cin] are float32 or float16; halo int32 [Q] and table int32 [R, K]; base,
+    halo and table are None where every target reads its own row (R = P, K = 1); weight [K, Cin/group, Cout];
+    bias [Cout]; scale and shift [B or 1, 1, Cin]; embedding [B or 1, 1, Cout]; residual and multiplier
+    [B, R, Cout]. Returns [B, R, Cout] in the dtype of `rows`; accumulates in float64.
     Raises InputError for shapes, dtypes or indices that do not fit.
     """
     taps = wide_taps(rows, base, halo, table, scale, shift, activation_in, alpha_in, 1, 0.0)
@@ -67,7 +73,8 @@ def conv(
     require_shape("weight", weight, rows, (kernel, channels // group, outputs))
     require_shape("bias", bias, rows, (outputs,))
     require_shape("embedding", embedding, rows, (1, 1, outputs), (batch, 1, outputs))
-    require_shape("residual", residual, rows, (batch, targets, outputs))
+    for name, value in (("residual", residual), ("multiplier", multiplier)):
+        require_shape(name, value, rows, (batch, targets, outputs))
 
     y = np.einsum(
         "brkgc,kcgo->brgo",
@@ -75,9 +82,13 @@ def conv(
         weight.astype(np.float64).reshape(kernel, channels // group, group, outputs // group),
         optimize=True,
     ).reshape(batch, targets, outputs)
-    for addend in (bias, embedding, residual):
+    for addend in (bias, embedding):
         if addend is not None:
             y = y + addend
+    if multiplier is not None:
+        y = y * multiplier
+    if residual is not None:
+        y = y + residual
     return activation(activation_out, y, alpha_out).astype(rows.dtype)
 
 
@@ -87,24 +98,26 @@ def function_for(node: onnx_ir.Node) -> onnx_ir.Function:
     Raises ExportError if the node is not a valid Conv.
     """
     body = Body(CONV, node)
-    x = source_nodes(body, "activation_in", "alpha_in", 0.0)
+    if body.has("table"):
+        x = source_nodes(body, "activation_in", "alpha_in", 0.0)
+    else:
+        x = rows_nodes(body, body.input("rows"), "activation_in", "alpha_in")
     grouping = _grouping(body)
     y = {"": _plain, "depthwise": _depthwise, "group": _grouped}[grouping](body, x)
 
-    overload = [source_overload(body, "activation_in")]
     addends = [name for name in ("bias", "embedding") if body.has(name)]
     if addends:  # one addend for all rows of an image: added up first, it costs one pass over the rows
         total = body.input(addends[0])
         for name in addends[1:]:
             total = body.op("Add", total, body.input(name))
         y = body.op("Add", y, total)
-    if body.has("residual"):
-        y = body.op("Add", y, body.input("residual"))
-        addends.append("residual")
+    rows = [name for name in ("multiplier", "residual") if body.has(name)]
+    for name in rows:
+        y = body.op("Mul" if name == "multiplier" else "Add", y, body.input(name))
     name = body.attribute("activation_out")
     y = activation_nodes(body, name, y, "alpha_out")
-    overload += [*addends, "" if name == "identity" else f"out_{name}", grouping]
-    return body.close(y, ".".join(filter(None, overload)))
+    source, out = source_overload(body, "activation_in"), "" if name == "identity" else f"out_{name}"
+    return body.close(y, ".".join(filter(None, (source, *addends, *rows, out, grouping))))
 
 
 def _grouping(body: Body) -> str:
@@ -119,12 +132,16 @@ def _grouping(body: Body) -> str:
 def _plain(body: Body, x: onnx_ir.Value) -> onnx_ir.Value:
     """[B, R, K*Cin] @ [K*Cin, Cout]; the weight is folded and prepacked when the session is made."""
     weight = body.op("Flatten", body.input("weight"), axis=2)
-    taps = body.op("Gather", x, body.input("table"), axis=1)
-    return body.op("MatMul", body.reshape(taps, 0, 0, body.dim(weight, 0)), weight)
+    if body.has("table"):
+        taps = body.op("Gather", x, body.input("table"), axis=1)
+        x = body.reshape(taps, 0, 0, body.dim(weight, 0))
+    return body.op("MatMul", x, weight)
 
 
 def _depthwise(body: Body, x: onnx_ir.Value) -> onnx_ir.Value:
     """One output per input channel: 3 to 12 times faster than batched MatMul or Einsum in ONNX Runtime."""
+    if not body.has("table"):
+        return body.op("Mul", x, body.input("weight"))
     weight = body.op("Squeeze", body.input("weight"), body.integers(1))
     taps = body.op("Gather", x, body.input("table"), axis=1)
     return body.op("ReduceSum", body.op("Mul", taps, weight), body.integers(2), keepdims=0)
@@ -137,7 +154,11 @@ def _grouped(body: Body, x: onnx_ir.Value) -> onnx_ir.Value:
     weight = body.reshape(body.input("weight"), 0, 0, group, body.op("Div", outputs, group))
     weight = body.op("Transpose", weight, perm=[2, 0, 1, 3])
     weight = body.reshape(weight, 0, -1, body.dim(weight, 3))
-    x = body.op("Transpose", body.reshape(x, 0, 0, group, -1), perm=[0, 2, 1, 3])
-    taps = body.op("Gather", x, body.input("table"), axis=2)
-    y = body.op("MatMul", body.reshape(taps, 0, 0, 0, body.dim(weight, 1)), weight)
+    # With a table the padding row is there, so that a channel count can be inferred; rows alone may be none.
+    width = -1 if body.has("table") else body.dim(weight, 1)
+    x = body.op("Transpose", body.reshape(x, 0, 0, group, width), perm=[0, 2, 1, 3])
+    if body.has("table"):
+        taps = body.op("Gather", x, body.input("table"), axis=2)
+        x = body.reshape(taps, 0, 0, 0, body.dim(weight, 1))
+    y = body.op("MatMul", x, weight)
     return body.reshape(body.op("Transpose", y, perm=[0, 2, 1, 3]), 0, 0, outputs)

@@ -1,4 +1,6 @@
-"""Gather: neighbourhoods of active pixels, out of fresh rows and the base; fused affine and activation."""
+"""Gather: neighbourhoods of active pixels, out of fresh rows and the base; fused affine and activation.
+
+Without a table it is the affine and the activation of rows."""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sige_deploy.errors import ExportError
 from sige_deploy.ops.activation import activation as apply_activation
 from sige_deploy.ops.activation import activation_nodes
 from sige_deploy.ops.body import Body, Ref
@@ -15,20 +18,24 @@ from sige_deploy.ops.signature import Signature
 if TYPE_CHECKING:
     import onnx_ir
 
+SOURCE = ("base", "halo", "table")
+"""What Gather and Conv need to read neighbours; without these inputs every target reads its own row."""
+
 GATHER = Signature(
     "Gather",
     inputs=("rows", "base", "halo", "table", "scale", "shift"),
-    required=4,
+    required=("rows",),
     output="neighbourhoods",
     attributes={"activation": "identity", "alpha": 0.01, "phases": 1, "pad_value": 0.0},
+    together=SOURCE,
 )
 
 
 def gather(
     rows: np.ndarray,
-    base: np.ndarray,
-    halo: np.ndarray,
-    table: np.ndarray,
+    base: np.ndarray | None = None,
+    halo: np.ndarray | None = None,
+    table: np.ndarray | None = None,
     scale: np.ndarray | None = None,
     shift: np.ndarray | None = None,
     *,
@@ -38,6 +45,8 @@ def gather(
     pad_value: float = 0.0,
 ) -> np.ndarray:
     """The K taps of each of R target pixels, side by side; defined in docs/ops.md.
+
+    Without base, halo and table: every target pixel's own row, so R = P and K = 1.
 
     rows [B, P, C] and base [B, N, C] are float32 or float16; halo int32 [Q] and table int32 [R, K]; scale and
     shift [B or 1, 1, C]. Returns [B, R, K * (C / phases)] in the dtype of `rows`.
@@ -50,9 +59,9 @@ def gather(
 
 def wide_taps(
     rows: np.ndarray,
-    base: np.ndarray,
-    halo: np.ndarray,
-    table: np.ndarray,
+    base: np.ndarray | None,
+    halo: np.ndarray | None,
+    table: np.ndarray | None,
     scale: np.ndarray | None,
     shift: np.ndarray | None,
     activation: str,
@@ -63,21 +72,31 @@ def wide_taps(
     """Gather in float64, shaped [B, R, K, C / phases]: what Conv multiplies with its weight."""
     require_rows("rows", rows)
     batch, fresh, channels = rows.shape
-    require_shape("base", base, rows, (batch, base.shape[1] if base.ndim == 3 else 0, channels))
     for name, value in (("scale", scale), ("shift", shift)):
         require_shape(name, value, rows, (1, 1, channels), (batch, 1, channels))
     require(
         phases >= 1 and channels % phases == 0, f"phases must divide the {channels} channels, got {phases}."
     )
+
+    def transformed(x: np.ndarray) -> np.ndarray:
+        x = x.astype(np.float64)
+        if scale is not None:
+            x = x * scale
+        if shift is not None:
+            x = x + shift
+        return apply_activation(activation, x, alpha)
+
+    if base is None or halo is None or table is None:
+        require(
+            base is None and halo is None and table is None,
+            "base, halo and table go together: give all of them or none.",
+        )
+        require(phases == 1, f"phases must be 1 without a table, got {phases}.")
+        return transformed(rows)[:, :, None]
+    require_shape("base", base, rows, (batch, base.shape[1] if base.ndim == 3 else 0, channels))
     require_indices("halo", halo, 1, 0, base.shape[1])
     require_indices("table", table, 2, -1, (fresh + halo.size) * phases)
-
-    x = np.concatenate([rows, base[:, halo]], axis=1).astype(np.float64)
-    if scale is not None:
-        x = x * scale
-    if shift is not None:
-        x = x + shift
-    x = apply_activation(activation, x, alpha)
+    x = transformed(np.concatenate([rows, base[:, halo]], axis=1))
     x = x.reshape(batch, x.shape[1] * phases, channels // phases)
     padding = np.full((batch, 1, channels // phases), pad_value)
     return np.concatenate([x, padding], axis=1)[:, table]
@@ -89,17 +108,23 @@ def function_for(node: onnx_ir.Node) -> onnx_ir.Function:
     Raises ExportError if the node is not a valid Gather.
     """
     body = Body(GATHER, node)
+    overload = source_overload(body, "activation")
+    phased = body.attribute("phases") != 1
+    if not body.has("table"):
+        if phased:
+            raise ExportError(f"sige::Gather needs a table where it has phases (node {node.name!r}).")
+        x = rows_nodes(body, body.input("rows"), "activation", "alpha")
+        return body.close(body.op("Identity", x) if x is body.input("rows") else x, overload)
     x = source_nodes(body, "activation", "alpha", Ref("pad_value"))
     channels = body.dim(body.input("base"), 2)
-    overload = [source_overload(body, "activation")]
-    if body.attribute("phases") != 1:
+    if phased:
         phases = body.integer(Ref("phases"))
         channels = body.op("Div", channels, phases)
         x = body.reshape(x, 0, -1, channels)
-        overload.append("phases")
     taps = body.op("Gather", x, body.input("table"), axis=1)
     width = body.op("Mul", body.dim(body.input("table"), 1), channels)
-    return body.close(body.reshape(taps, 0, 0, width), ".".join(filter(None, overload)))
+    overload = ".".join(filter(None, (overload, "phases" if phased else "")))
+    return body.close(body.reshape(taps, 0, 0, width), overload)
 
 
 def source_nodes(body: Body, activation: str, alpha: str, pad_value: float | Ref) -> onnx_ir.Value:
@@ -116,18 +141,23 @@ def source_nodes(body: Body, activation: str, alpha: str, pad_value: float | Ref
     affine = body.has("scale") or body.has("shift")
     if not affine and body.attribute(activation) == "identity":
         return body.op("Concat", *parts, padding, axis=1)
-    x = body.op("Concat", *parts, axis=1)
+    x = rows_nodes(body, body.op("Concat", *parts, axis=1), activation, alpha)
+    return body.op("Concat", x, padding, axis=1)
+
+
+def rows_nodes(body: Body, x: onnx_ir.Value, activation: str, alpha: str) -> onnx_ir.Value:
+    """Adds the affine and activation of the source; `x` itself where the op has neither."""
     if body.has("scale"):
         x = body.op("Mul", x, body.input("scale"))
     if body.has("shift"):
         x = body.op("Add", x, body.input("shift"))
-    x = activation_nodes(body, body.attribute(activation), x, alpha)
-    return body.op("Concat", x, padding, axis=1)
+    return activation_nodes(body, body.attribute(activation), x, alpha)
 
 
 def source_overload(body: Body, activation: str) -> str:
-    """The part of an overload name that tells what `source_nodes` does, e.g. "affine_silu", or ""."""
+    """The part of an overload name for how the source is read, e.g. "affine_silu", "rows.silu", or ""."""
     present = [name for name in ("scale", "shift") if body.has(name)]
     affine = "affine" if len(present) == 2 else "".join(present)
     name = body.attribute(activation)
-    return "_".join(filter(None, (affine, "" if name == "identity" else name)))
+    transform = "_".join(filter(None, (affine, "" if name == "identity" else name)))
+    return ".".join(filter(None, ("" if body.has("table") else "rows", transform)))

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     import onnx_ir
 
 SCATTER = Signature(
-    "Scatter", inputs=("base", "rows", "active"), required=3, output="scattered", attributes={}
+    "Scatter",
+    inputs=("base", "rows", "active"),
+    required=("base", "rows", "active"),
+    output="scattered",
+    attributes={},
 )
 
 

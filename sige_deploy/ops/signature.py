@@ -20,16 +20,18 @@ AttributeValue = str | int | float
 
 @dataclass(frozen=True)
 class Signature:
-    """One op: input names in order (those from `required` on may be absent), attribute defaults.
+    """One op: input names in order, which of them every node has, attribute defaults.
 
-    A default of type `type` (e.g. `int`) marks an attribute that every node must set.
+    Of the inputs in `together` a node has all or none. A default of type `type` (e.g. `int`) marks an
+    attribute that every node must set.
     """
 
     op_type: str
     inputs: tuple[str, ...]
-    required: int
+    required: tuple[str, ...]
     output: str
     attributes: dict[str, AttributeValue | type]
+    together: tuple[str, ...] = ()
 
     def check(self, node: onnx_ir.Node) -> None:
         """Raises ExportError if `node` lacks an input or attribute, or sets one that the op does not have."""
@@ -44,11 +46,16 @@ class Signature:
                 f"({', '.join(self.inputs)}), but node {node.name!r} has {len(node.inputs)}."
             )
         present = self.present(node)
-        for name in self.inputs[: self.required]:
+        for name in self.required:
             if name not in present:
                 raise ExportError(
                     f"{DOMAIN}::{self.op_type} needs input {name!r}, which node {node.name!r} lacks."
                 )
+        if 0 < len(present.intersection(self.together)) < len(self.together):
+            raise ExportError(
+                f"{DOMAIN}::{self.op_type} takes {', '.join(self.together)} together or not at all, "
+                f"but node {node.name!r} has only some of them."
+            )
         for name in node.attributes:
             if name not in self.attributes:
                 raise ExportError(

@@ -19,6 +19,8 @@ PROFILE = settings(max_examples=150, derandomize=True, deadline=None, database=N
 
 DTYPES = st.sampled_from([np.float32, np.float16])
 ACTIVATION = st.sampled_from(ops.ACTIVATIONS)
+OWN_ROWS = st.sampled_from([False, False, True])
+"""Whether a Gather or Conv has no table."""
 
 
 def assert_close(actual: np.ndarray, expected: np.ndarray) -> None:
@@ -121,16 +123,18 @@ def random(seed: int, dtype: type, *shape: int) -> np.ndarray:
 
 def model_of(
     op_type: str,
-    inputs: Mapping[str, np.ndarray],
+    inputs: Mapping[str, np.ndarray | None],
     attributes: Mapping[str, str | int | float] | None = None,
     initializers: Iterable[str] = ("weight", "bias"),
 ) -> ir.Model:
-    """A model of one node and its function; counts of rows, halo and targets are symbolic."""
+    """A model of one node and its function; counts of rows, halo and targets are symbolic. None: left out."""
     values: dict[str, ir.Value] = {}
     weights = []
-    for name, array in inputs.items():
+    given = {name: array for name, array in inputs.items() if array is not None}
+    for name, array in given.items():
         weight = name in initializers
-        symbolic = {"rows": 1, "q": 1, "k": 1, "v": 1, "residual": 1, "halo": 0, "table": 0, "active": 0}
+        symbolic = {"rows": 1, "q": 1, "k": 1, "v": 1, "residual": 1, "multiplier": 1}
+        symbolic |= {"halo": 0, "table": 0, "active": 0}
         dims: list[int | str] = list(array.shape)
         if name in symbolic:
             dims[symbolic[name]] = "halo" if name == "halo" else f"rows_{name}"
@@ -152,7 +156,7 @@ def model_of(
     node.overload = function.overload
     output = node.outputs[0]
     output.name = "output"
-    dtype = next(array.dtype for name, array in inputs.items() if name in ("rows", "q"))
+    dtype = next(array.dtype for name, array in given.items() if name in ("rows", "q"))
     output.type = ir.TensorType(ir.DataType.from_numpy(dtype))
     graph = ir.Graph(
         [value for value in values.values() if value not in weights],
@@ -177,7 +181,9 @@ def session_of(model: ir.Model, **entries: str) -> onnxruntime.InferenceSession:
 
 
 def run_function(
-    op_type: str, inputs: Mapping[str, np.ndarray], attributes: Mapping[str, str | int | float] | None = None
+    op_type: str,
+    inputs: Mapping[str, np.ndarray | None],
+    attributes: Mapping[str, str | int | float] | None = None,
 ) -> np.ndarray:
     """What the op's function body computes in ONNX Runtime."""
     session = session_of(model_of(op_type, inputs, attributes))
@@ -191,10 +197,34 @@ def optimized_ops(model: ir.Model, path: str) -> list[str]:
     return [node.op_type for node in onnx.load(path).graph.node]
 
 
+def gather_inputs(
+    data: st.DataObject, window: Window, batch: int, dtype: type = np.float32
+) -> tuple[dict[str, np.ndarray | None], int]:
+    """Inputs of one Gather over random pixels, some without a table, and its phases."""
+    phases = data.draw(st.sampled_from([1, 1, 2, 4]))
+    channels, source = phases * data.draw(st.integers(1, 3)), window.height * window.width
+    active = data.draw(pixels(source))
+    halo, table = window.tables(active, data.draw(pixels(window.out_height * window.out_width)))
+    if phases > 1:
+        phase = np.random.default_rng(5).integers(0, phases, table.shape)
+        table = np.where(table < 0, -1, table * phases + phase).astype(np.int32)
+    own = phases == 1 and data.draw(OWN_ROWS, label="own rows")
+    inputs: dict[str, np.ndarray | None] = {
+        "rows": random(1, dtype, batch, active.size, channels),
+        "base": None if own else random(2, dtype, batch, source, channels),
+        "halo": None if own else halo,
+        "table": None if own else table,
+    }
+    for seed, name in ((3, "scale"), (4, "shift")):
+        if data.draw(st.booleans(), label=name):
+            inputs[name] = random(seed, dtype, data.draw(st.sampled_from([1, batch])), 1, channels)
+    return inputs, phases
+
+
 def conv_inputs(
     data: st.DataObject, window: Window, batch: int, grouping: tuple[int, int, int], dtype: type = np.float32
-) -> dict[str, np.ndarray]:
-    """Inputs of one Conv over random pixels, each optional one drawn or not.
+) -> dict[str, np.ndarray | None]:
+    """Inputs of one Conv over random pixels, each optional one drawn or not; some have no table.
 
     grouping: groups, input channels per group, output channels in all.
     """
@@ -202,19 +232,22 @@ def conv_inputs(
     channels, source = group * per_group, window.height * window.width
     active = data.draw(pixels(source))
     halo, table = window.tables(active, data.draw(pixels(window.out_height * window.out_width)))
+    own = data.draw(OWN_ROWS, label="own rows")
+    targets, taps = (active.size, 1) if own else table.shape
     shapes = {
         "bias": (outputs,),
         "scale": (data.draw(st.sampled_from([1, batch])), 1, channels),
         "shift": (data.draw(st.sampled_from([1, batch])), 1, channels),
         "embedding": (data.draw(st.sampled_from([1, batch])), 1, outputs),
-        "residual": (batch, table.shape[0], outputs),
+        "residual": (batch, targets, outputs),
+        "multiplier": (batch, targets, outputs),
     }
-    inputs = {
+    inputs: dict[str, np.ndarray | None] = {
         "rows": random(1, dtype, batch, active.size, channels),
-        "base": random(2, dtype, batch, source, channels),
-        "halo": halo,
-        "table": table,
-        "weight": random(3, dtype, table.shape[1], per_group, outputs),
+        "base": None if own else random(2, dtype, batch, source, channels),
+        "halo": None if own else halo,
+        "table": None if own else table,
+        "weight": random(3, dtype, taps, per_group, outputs),
     }
     for seed, (name, shape) in enumerate(shapes.items(), 4):
         if data.draw(st.booleans(), label=name):

@@ -157,11 +157,45 @@ def test_weights_and_shapes_fold_away(tmp_path: Path, group: int, expected: str)
 
 
 @pytest.mark.parametrize(
+    ("group", "expected"), [(1, "MatMul"), (8, "Mul"), (2, "Reshape Transpose MatMul Transpose Reshape")]
+)
+def test_without_a_table_rows_are_multiplied_as_they_are(tmp_path: Path, group: int, expected: str) -> None:
+    shapes = {"weight": (1, 8 // group, 8), "scale": (1, 1, 8), "shift": (1, 1, 8), "bias": (8,)}
+    shapes |= dict.fromkeys(("rows", "multiplier", "residual"), (1, 3, 8))
+    inputs = {name: random(0, np.float32, *shape) for name, shape in shapes.items()}
+    model = model_of("Conv", inputs, {"group": group, "activation_in": "relu"})
+    left = optimized_ops(model, str(tmp_path / "optimized.onnx"))
+    assert left == f"Mul Add Relu {expected} Add Mul Add".split()
+
+
+def test_modulated_by_rows_is_torch() -> None:
+    """SPADE's norm * (1 + gamma) + beta, gamma from a linear layer of rows."""
+    inputs = {
+        "rows": random(0, np.float32, 2, 5, 6),
+        "base": None,
+        "halo": None,
+        "table": None,
+        "weight": random(1, np.float32, 1, 6, 4),
+        "bias": random(2, np.float32, 4),
+        "embedding": random(3, np.float32, 2, 1, 4),
+        "residual": random(4, np.float32, 2, 5, 4),
+        "multiplier": random(5, np.float32, 2, 5, 4),
+    }
+    t = {name: torch.from_numpy(value) for name, value in inputs.items() if value is not None}
+    gamma = torch.nn.functional.linear(t["rows"], t["weight"][0].T, t["bias"]) + t["embedding"]
+    expected = torch.relu(t["multiplier"] * gamma + t["residual"]).numpy()
+    assert_close(conv(**inputs, activation_out="relu"), expected)
+    assert_close(run_function("Conv", inputs, {"activation_out": "relu"}), expected)
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"weight": np.zeros((9, 2, 3), np.float32)}, r"weight must have shape \[1, 2, 3\], got \[9, 2, 3\]"),
         ({"bias": np.zeros(4, np.float32)}, r"bias must have shape \[3\]"),
         ({"residual": np.zeros((1, 1, 3), np.float32)}, r"residual must have shape \[1, 4, 3\]"),
+        ({"multiplier": np.zeros((1, 4, 1), np.float32)}, r"multiplier must have shape \[1, 4, 3\]"),
+        ({"table": None}, "base, halo and table go together"),
         ({"embedding": np.zeros((1, 3), np.float32)}, r"embedding must have shape \[1, 1, 3\]"),
         ({"group": 2}, "group must divide 2 input and 3 output channels, got 2"),
     ],

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,19 @@ from hypothesis import strategies as st
 from sige_deploy.errors import InputError
 from sige_deploy.ops.gather import gather
 
-from .helpers import ACTIVATION, DTYPES, PROFILE, Window, assert_close, pixels, random, run_function, windows
+from .helpers import (
+    ACTIVATION,
+    DTYPES,
+    PROFILE,
+    Window,
+    assert_close,
+    gather_inputs,
+    model_of,
+    optimized_ops,
+    random,
+    run_function,
+    windows,
+)
 
 
 @PROFILE
@@ -17,23 +31,7 @@ from .helpers import ACTIVATION, DTYPES, PROFILE, Window, assert_close, pixels, 
 def test_function_agrees(
     data: st.DataObject, dtype: type, window: Window, batch: int, activation: str
 ) -> None:
-    phases = data.draw(st.sampled_from([1, 1, 2, 4]))
-    channels = phases * data.draw(st.integers(1, 3))
-    source = window.height * window.width
-    active = data.draw(pixels(source))
-    halo, table = window.tables(active, data.draw(pixels(window.out_height * window.out_width)))
-    if phases > 1:
-        phase = np.random.default_rng(5).integers(0, phases, table.shape)
-        table = np.where(table < 0, -1, table * phases + phase).astype(np.int32)
-    inputs = {
-        "rows": random(1, dtype, batch, active.size, channels),
-        "base": random(2, dtype, batch, source, channels),
-        "halo": halo,
-        "table": table,
-    }
-    for seed, name in ((3, "scale"), (4, "shift")):
-        if data.draw(st.booleans(), label=name):
-            inputs[name] = random(seed, dtype, data.draw(st.sampled_from([1, batch])), 1, channels)
+    inputs, phases = gather_inputs(data, window, batch, dtype)
     attributes = {"activation": activation, "phases": phases}
     if data.draw(st.booleans(), label="numbers"):
         attributes |= {"alpha": 0.25, "pad_value": -1.5}
@@ -55,6 +53,20 @@ def test_plain_copies_bits(dtype: type) -> None:
     np.testing.assert_array_equal(run_function("Gather", inputs, {"pad_value": -np.inf}), result)
     assert np.isneginf(result[:, 0, :16]).all()  # row above the image and the pixel left of the corner
     np.testing.assert_array_equal(result[:, :, 16:20], inputs["rows"])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_rows_alone_are_copied(dtype: type) -> None:
+    rows = random(0, dtype, 2, 3, 4)
+    np.testing.assert_array_equal(gather(rows), rows)
+    np.testing.assert_array_equal(run_function("Gather", {"rows": rows}), rows)
+
+
+def test_rows_alone_are_only_transformed(tmp_path: Path) -> None:
+    inputs = {name: random(seed, np.float32, 1, 1, 4) for seed, name in enumerate(("rows", "scale", "shift"))}
+    model = model_of("Gather", inputs, {"activation": "relu"}, initializers=())
+    left = optimized_ops(model, str(tmp_path / "optimized.onnx"))
+    assert left == ["Mul", "Add", "Relu"]
 
 
 def test_no_source_at_all_is_padding() -> None:
@@ -117,6 +129,9 @@ def test_phases_are_depth_to_space() -> None:
         ({"base": np.zeros((1, 4, 2), np.float16)}, "base must be float32 as the rows are, got float16"),
         ({"rows": np.zeros((1, 2, 2))}, "rows must be float32 or float16 of rank 3, got float64"),
         ({"scale": np.zeros((2,), np.float32)}, r"scale must have shape \[1, 1, 2\]"),
+        ({"base": None}, "base, halo and table go together: give all of them or none"),
+        ({"table": None, "halo": None}, "base, halo and table go together"),
+        ({"base": None, "halo": None, "table": None, "phases": 2}, "phases must be 1 without a table, got 2"),
         ({"phases": 3}, "phases must divide the 2 channels, got 3"),
         ({"activation": "swish"}, "no activation 'swish'"),
     ],

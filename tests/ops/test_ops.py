@@ -139,12 +139,14 @@ def test_nothing_need_be_static() -> None:
 def test_overload_decides_the_body() -> None:
     """Nodes that differ only in numbers share a variant; other nodes never do."""
 
-    def variant(op_type: str, present: int, **attributes: str | int | float) -> ir.Function:
-        inputs = [ir.Value(name=name) for name in ops.SIGNATURES[op_type].inputs]
-        required = ops.SIGNATURES[op_type].required
-        for bit, position in enumerate(range(required, len(inputs))):
-            if not present >> bit & 1:
-                inputs[position] = None
+    def variant(
+        op_type: str, present: int, table: bool = True, **attributes: str | int | float
+    ) -> ir.Function:
+        signature = ops.SIGNATURES[op_type]
+        optional = [n for n in signature.inputs if n not in (*signature.required, *signature.together)]
+        names = {name for bit, name in enumerate(optional) if present >> bit & 1}
+        names |= {*signature.required, *(signature.together if table else ())}
+        inputs = [ir.Value(name=name) if name in names else None for name in signature.inputs]
         return ops.function_for(ir.node(op_type, inputs, attributes, domain=ops.DOMAIN))
 
     def content(function: ir.Function) -> str:
@@ -155,13 +157,19 @@ def test_overload_decides_the_body() -> None:
     seen: dict[tuple[str, str], str] = {}
     bodies: dict[str, str] = {}
     variants = [
-        variant("Conv", present, activation_in=activation, group=group)
-        for present, activation, group in itertools.product(range(32), ("identity", "silu"), (1, 2, 4))
+        variant("Conv", present, table, activation_in=activation, group=group)
+        for present, table, activation, group in itertools.product(
+            range(64), (False, True), ("identity", "silu"), (1, 2, 4)
+        )
     ]
     variants += [variant("Conv", 1, activation_out=activation) for activation in ops.ACTIVATIONS]
     variants += [
         variant("Gather", present, activation=activation, phases=phases, pad_value=1.0)
         for present, activation, phases in itertools.product(range(4), ops.ACTIVATIONS, (1, 2, 4))
+    ]
+    variants += [
+        variant("Gather", present, table=False, activation=activation, pad_value=pad_value)
+        for present, activation, pad_value in itertools.product(range(4), ops.ACTIVATIONS, (0.0, 1.0))
     ]
     variants += [variant("Attention", 0, heads=heads, scale=s) for heads in (1, 8) for s in (0.0, 0.1, 0.2)]
     for function in variants:
@@ -173,15 +181,20 @@ def test_overload_decides_the_body() -> None:
 def test_overload_names() -> None:
     def name(inputs: list[str], **attributes: str | int) -> str:
         values = [
-            ir.Value(name=n, shape=ir.Shape([9, 1, 8])) if n in inputs or i < 5 else None
-            for i, n in enumerate(ops.SIGNATURES["Conv"].inputs)
+            ir.Value(name=n, shape=ir.Shape([9, 1, 8])) if n in (*inputs, "rows", "weight") else None
+            for n in ops.SIGNATURES["Conv"].inputs
         ]
         return ops.function_for(ir.node("Conv", values, attributes, domain=ops.DOMAIN)).overload
 
-    assert name([]) == ""
-    assert name(["scale", "shift", "bias", "residual"], activation_in="silu") == "affine_silu.bias.residual"
-    assert name(["shift", "embedding"], activation_out="relu", group=2) == "shift.embedding.out_relu.group"
-    assert name(["bias"], activation_in="gelu", group=8) == "gelu.bias.depthwise"
+    source = ["base", "halo", "table"]
+    assert name(source) == ""
+    assert name([]) == "rows"
+    addends = ["scale", "shift", "bias", "residual"]
+    assert name([*source, *addends], activation_in="silu") == "affine_silu.bias.residual"
+    assert name(addends, activation_in="silu") == "rows.affine_silu.bias.residual"
+    shifted = [*source, "shift", "embedding", "multiplier"]
+    assert name(shifted, activation_out="relu", group=2) == "shift.embedding.multiplier.out_relu.group"
+    assert name([*source, "bias"], activation_in="gelu", group=8) == "gelu.bias.depthwise"
 
 
 def test_functions_declare_every_attribute() -> None:
@@ -204,6 +217,8 @@ def test_functions_declare_every_attribute() -> None:
         ("Attention", "sige", 6, {}, "Attention needs attribute 'heads'"),
         ("Gather", "sige", 4, {"group": 2}, "Gather has no attribute 'group'"),
         ("Gather", "sige", 4, {"activation": "swish"}, "no activation 'swish'"),
+        ("Gather", "sige", 3, {}, "Gather takes base, halo, table together or not at all"),
+        ("Gather", "sige", 1, {"phases": 2}, "Gather needs a table where it has phases"),
     ],
 )
 def test_invalid_nodes(op_type: str, domain: str, inputs: int, attributes: dict, message: str) -> None:
@@ -228,8 +243,7 @@ def test_worked_example_in_the_docs() -> None:
 def test_docs_name_every_attribute_and_activation() -> None:
     page = (Path(__file__).parents[2] / "docs" / "ops.md").read_text(encoding="utf-8")
     for signature in ops.SIGNATURES.values():
-        optional = [f"{name}?" for name in signature.inputs[signature.required :]]
-        inputs = ", ".join([*signature.inputs[: signature.required], *optional])
+        inputs = ", ".join(name if name in signature.required else f"{name}?" for name in signature.inputs)
         assert f"    {signature.op_type}({inputs}) -> {signature.output} [" in page
         for name in signature.attributes:
             assert f"`{name}`" in page
