@@ -28,7 +28,7 @@ def library() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for command in (
             [plugins / "onnxruntime" / "fetch_headers", build],
-            ["cmake", "-S", plugins, "-B", build],
+            ["cmake", "-S", plugins, "-B", build, "-DSIGE_CUDA=OFF"],
             ["cmake", "--build", build],
         ):
             subprocess.run(command, check=True, capture_output=True)
