@@ -1,16 +1,19 @@
-// Conv: a gather with fused affine and activation, then one matrix product by cuBLASLt that adds what is to be added.
-// Depthwise convs are one kernel of their own.
+// Conv: one kernel where conv_mma.cu has it. Else a gather with fused affine and activation, then one matrix product by
+// cuBLASLt that adds what is to be added. Depthwise convs are one kernel of their own.
+#include "conv_mma.h"
 #include "plans.h"
 #include "source.cuh"
 
 namespace sige::cuda {
 
-static bool activates_after(const sige_conv_args& a) {
-  return a.activation != SIGE_IDENTITY && a.activation != SIGE_RELU;
+static bool finishes_after(const sige_conv_args& a) {
+  return a.multiplier || (a.activation != SIGE_IDENTITY && a.activation != SIGE_RELU);
 }
 
+// What cuBLASLt's epilogue has not: multiplier, the residual behind it, and most activations.
 template <typename T, int N>
-__global__ void __launch_bounds__(THREADS) activate_kernel(T* values, uint32_t count, int activation, float alpha) {
+__global__ void __launch_bounds__(THREADS)
+    finish_kernel(T* values, Addends<T> addends, Divider vectors, uint32_t count, int activation, float alpha) {
   const uint32_t index = blockIdx.x * THREADS + threadIdx.x;
   if (index >= count) return;
   Pack<T, N>* at = reinterpret_cast<Pack<T, N>*>(values) + index;
@@ -18,21 +21,24 @@ __global__ void __launch_bounds__(THREADS) activate_kernel(T* values, uint32_t c
   float x[N];
 #pragma unroll
   for (int i = 0; i < N; ++i) x[i] = to_float(pack.at[i]);
+  uint32_t row, vector;
+  vectors.divide(index, row, vector);
+  if (addends.multiplier) addends.template apply_rows<N>(row, vector * N, x);
   activate<N>(activation, alpha, x);
 #pragma unroll
   for (int i = 0; i < N; ++i) pack.at[i] = from_float<T>(x[i]);
   *at = pack;
 }
 
-static sige_status launch_activate(const sige_conv_args& a, cudaStream_t stream) {
-  const int64_t values = int64_t{a.source.batch} * a.source.targets * a.outputs;
-  return with_vector(a.source.dtype, values, aligned(a.out, 16), [&](auto type, auto size) {
+static sige_status launch_finish(const sige_conv_args& a, cudaStream_t stream) {
+  return with_vector(a.source.dtype, a.outputs, aligned16(a), [&](auto type, auto size) {
     using T = decltype(type);
     constexpr int N = decltype(size)::value;
-    const int64_t count = values / N;
+    const int64_t count = int64_t{a.source.batch} * a.source.targets * (a.outputs / N);
     if (count > MAX_VECTORS) return SIGE_UNSUPPORTED;
-    activate_kernel<T, N><<<(count + THREADS - 1) / THREADS, THREADS, 0, stream>>>(
-        static_cast<T*>(a.out), static_cast<uint32_t>(count), a.activation, a.alpha);
+    finish_kernel<T, N><<<(count + THREADS - 1) / THREADS, THREADS, 0, stream>>>(
+        static_cast<T*>(a.out), Addends<T>(a), Divider(a.outputs / N), static_cast<uint32_t>(count), a.activation,
+        a.alpha);
     return launched();
   });
 }
@@ -57,10 +63,9 @@ __global__ void __launch_bounds__(THREADS) depthwise_kernel(const __grid_constan
   p.vectors.divide(index, row, vector);
   p.targets.divide(row, b, target);
   const int32_t channel = vector * N;
-  const int32_t* entries = p.source.table + int64_t{target} * p.taps;
   float sum[N] = {};
   for (int32_t k = 0; k < p.taps; ++k) {
-    const int32_t entry = entries[k];
+    const int32_t entry = p.source.entry(target, k, p.taps);
     if (entry < 0) continue;
     float x[N];
     p.source.template transform<N>(b, channel, p.source.template load<N>(b, entry, channel), x);
@@ -69,7 +74,7 @@ __global__ void __launch_bounds__(THREADS) depthwise_kernel(const __grid_constan
 #pragma unroll
     for (int i = 0; i < N; ++i) sum[i] += x[i] * to_float(weight.at[i]);
   }
-  p.addends.template add<N>(b, row, channel, sum);
+  p.addends.template apply<N>(b, row, channel, sum);
   activate<N>(p.activation, p.alpha, sum);
   Pack<T, N> result;
 #pragma unroll
@@ -100,9 +105,14 @@ static sige_status depthwise(const sige_conv_args& a, cudaStream_t stream) {
   });
 }
 
+// Rows that are read as they lie need no gather.
+static bool reads_rows(const sige_conv_args& a) {
+  return !a.source.table && !transforms(a.source) && a.group == 1 && !seeds_output(a) && aligned(a.source.rows, 16);
+}
+
 static size_t gathered_bytes(const sige_conv_args& a) {
   const sige_source& s = a.source;
-  return align(element_size(s.dtype) * s.batch * s.targets * s.taps * s.channels);
+  return reads_rows(a) ? 0 : align(element_size(s.dtype) * s.batch * s.targets * s.taps * s.channels);
 }
 
 size_t conv_workspace(const sige_conv_args& a) {
@@ -113,20 +123,22 @@ sige_status conv(const sige_conv_args& a, const sige_execution& execution) {
   const cudaStream_t stream = stream_of(execution);
   if (is_depthwise(a)) return depthwise(a, stream);
   if (!execution.plans) return SIGE_INVALID_ARGUMENT;
-  // The plans' algorithms rely on 16 bytes.
+  // Tiles and the plans' algorithms rely on 16 bytes.
   if (!aligned(a.weight, 16) || !aligned16(a)) return SIGE_INVALID_ARGUMENT;
+  if (one_kernel(*execution.plans, a)) return launch_conv_mma(a, stream);
 
-  const bool seeded = seeds_output(a);
+  const bool seeded = seeds_output(a), direct = reads_rows(a);
   char* workspace = static_cast<char*>(execution.workspace);
   void* gathered = workspace + PRODUCT_WORKSPACE;
-  if (sige_status status =
-          launch_gather(a.source, 1, a.group, 0.0f, gathered, seeded ? &a : nullptr, stream))
+  if (!direct) {
+    if (sige_status status = launch_gather(a.source, 1, a.group, 0.0f, gathered, seeded ? &a : nullptr, stream))
+      return status;
+  }
+  const void* residual = a.multiplier ? nullptr : a.residual;
+  if (sige_status status = multiply(*execution.plans, product_of(a), direct ? a.source.rows : gathered, a.weight,
+                                    seeded ? nullptr : a.bias, seeded ? a.out : residual, a.out, workspace, stream))
     return status;
-  const void* addend = seeded ? a.out : a.residual;
-  if (sige_status status = multiply(*execution.plans, product_of(a), gathered, a.weight, seeded ? nullptr : a.bias,
-                                    addend, a.out, workspace, stream))
-    return status;
-  return activates_after(a) ? launch_activate(a, stream) : SIGE_OK;
+  return finishes_after(a) ? launch_finish(a, stream) : SIGE_OK;
 }
 
 }  // namespace sige::cuda

@@ -28,7 +28,7 @@ __device__ void seed_vector(const GatherParameters<T>& p, uint32_t index) {
   p.seed_vectors.divide(index, row, vector);
   p.targets.divide(row, b, target);
   float x[N] = {};
-  p.addends.template add<N>(b, row, vector * N, x);
+  p.addends.template add_early<N>(b, row, vector * N, x);
   Pack<T, N> result;
 #pragma unroll
   for (int i = 0; i < N; ++i) result.at[i] = from_float<T>(x[i]);
@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(THREADS) gather_kernel(const __grid_constant__
   p.targets.divide(row, b, target);
   p.group_vectors.divide(vector, group, group_vector);
 
-  const int32_t entry = p.source.table[int64_t{target} * p.taps.divisor + tap];
+  const int32_t entry = p.source.entry(target, tap, p.taps.divisor);
   Pack<T, N> result;
   if (entry < 0) {
 #pragma unroll

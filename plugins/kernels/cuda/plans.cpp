@@ -1,5 +1,7 @@
 #include "plans.h"
 
+#include "conv_mma.h"
+
 #include <algorithm>
 #include <memory>
 #include <new>
@@ -103,6 +105,7 @@ struct Bench {
 
 struct sige_plans {
   cublasLtHandle_t handle = nullptr;
+  int capability = 0;  // of the device: major * 10 + minor
   std::unordered_map<sige::cuda::Product, sige::cuda::Plan, sige::cuda::Hash> plans;
 
   ~sige_plans() {
@@ -113,15 +116,21 @@ struct sige_plans {
 
 namespace sige::cuda {
 
-bool seeds_output(const sige_conv_args& a) { return a.embedding || (a.group > 1 && (a.bias || a.residual)); }
+bool seeds_output(const sige_conv_args& a) {
+  return a.embedding || (a.group > 1 && (a.bias || (a.residual && !a.multiplier)));
+}
+
+bool one_kernel(const sige_plans& plans, const sige_conv_args& a) {
+  return has_conv_mma(plans.capability) && runs_on_mma(a);
+}
 
 Product product_of(const sige_conv_args& a) {
   const sige_source& s = a.source;
   const bool seeded = seeds_output(a), bias = a.bias && !seeded;
   int32_t epilogue = bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
-  if (a.activation == SIGE_RELU) epilogue = bias ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_RELU;
+  if (a.activation == SIGE_RELU && !a.multiplier) epilogue = bias ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_RELU;
   return {s.dtype,   s.batch * s.targets, s.taps * (s.channels / a.group), a.outputs / a.group, a.group, epilogue,
-          seeded || a.residual, s.dtype == SIGE_FLOAT32 && a.allow_tf32};
+          seeded || (a.residual && !a.multiplier), s.dtype == SIGE_FLOAT32 && a.allow_tf32};
 }
 
 namespace {
@@ -214,6 +223,11 @@ sige_status sige_plans_create(sige_plans** plans) {
   if (!plans) return SIGE_INVALID_ARGUMENT;
   std::unique_ptr<sige_plans> created(new (std::nothrow) sige_plans);
   if (!created || cublasLtCreate(&created->handle)) return SIGE_ENGINE_FAILURE;
+  int device, major, minor;
+  if (cudaGetDevice(&device) || cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) ||
+      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device))
+    return SIGE_ENGINE_FAILURE;
+  created->capability = major * 10 + minor;
   *plans = created.release();
   return SIGE_OK;
 }
@@ -222,7 +236,7 @@ sige_status sige_plans_prepare(sige_plans* plans, const sige_conv_args* args, in
   size_t bytes;
   if (!plans) return SIGE_INVALID_ARGUMENT;
   if (sige_status status = sige_conv_workspace_size(args, SIGE_CUDA, &bytes)) return status;
-  if (!args->source.targets || sige::is_depthwise(*args)) return SIGE_OK;
+  if (!args->source.targets || sige::is_depthwise(*args) || sige::cuda::one_kernel(*plans, *args)) return SIGE_OK;
   const sige::cuda::Product product = sige::cuda::product_of(*args);
   if (plans->plans.count(product)) return SIGE_OK;
   sige::cuda::Plan plan;

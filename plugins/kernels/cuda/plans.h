@@ -1,7 +1,7 @@
 // Matrix-product plans: for each product of a conv, the descriptors and the algorithm that cuBLASLt chose for it.
 #pragma once
 
-#include <cublasLt.h>
+#include "cublaslt.h"
 
 #include "../backend.h"
 
@@ -27,6 +27,9 @@ Product product_of(const sige_conv_args& a);
 
 // Whether the addends are written to the output first, and the product added to them.
 bool seeds_output(const sige_conv_args& a);
+
+// Whether conv_mma.cu runs a conv on the plans' device.
+bool one_kernel(const sige_plans& plans, const sige_conv_args& a);
 
 // Runs a product that the plans hold; SIGE_NOT_PREPARED if they do not.
 sige_status multiply(const sige_plans& plans, const Product& product, const void* gathered, const void* weight,

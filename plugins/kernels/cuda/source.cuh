@@ -25,6 +25,11 @@ struct Source {
         scale_stride(s.scale_batch > 1 ? s.channels : 0), shift_stride(s.shift_batch > 1 ? s.channels : 0),
         fresh(s.fresh), channels(s.channels), activation(s.activation), alpha(s.alpha) {}
 
+  // Where tap `tap` of target `target` reads.
+  __device__ int32_t entry(int64_t target, int32_t tap, int32_t taps) const {
+    return table ? table[target * taps + tap] : static_cast<int32_t>(target);
+  }
+
   // Channels [channel, channel + N) of pixel `index` (not padding) of image `b`, as they are.
   template <int N>
   __device__ Pack<T, N> load(int32_t b, int32_t index, int32_t channel) const {
@@ -52,25 +57,50 @@ struct Source {
   }
 };
 
-// What is added to the result of a conv: bias, embedding and residual, each of which may be missing.
+// What a conv does to its product: (product + bias + embedding) * multiplier + residual, each of which may be missing.
 template <typename T>
 struct Addends {
   const T* bias;
   const T* embedding;
+  const T* multiplier;
   const T* residual;
   int64_t embedding_stride;  // from image to image
   int32_t outputs;
 
   explicit Addends(const sige_conv_args& a)
       : bias(static_cast<const T*>(a.bias)), embedding(static_cast<const T*>(a.embedding)),
-        residual(static_cast<const T*>(a.residual)),
+        multiplier(static_cast<const T*>(a.multiplier)), residual(static_cast<const T*>(a.residual)),
         embedding_stride(a.embedding_batch > 1 ? a.outputs : 0), outputs(a.outputs) {}
 
-  // Adds outputs [channel, channel + N) of row `row`, which belongs to image `b`.
+  // Outputs [channel, channel + N) of image `b`, without what each row has of its own.
   template <int N>
-  __device__ void add(int32_t b, int64_t row, int32_t channel, float (&x)[N]) const {
+  __device__ void add_channels(int32_t b, int32_t channel, float (&x)[N]) const {
     if (bias) add_pack<N>(bias + channel, x);
     if (embedding) add_pack<N>(embedding + b * embedding_stride + channel, x);
+  }
+
+  // Outputs [channel, channel + N) of row `row`, which belongs to image `b`.
+  template <int N>
+  __device__ void apply(int32_t b, int64_t row, int32_t channel, float (&x)[N]) const {
+    add_channels<N>(b, channel, x);
+    apply_rows<N>(row, channel, x);
+  }
+
+  // What may be added before a product is: everything, up to a multiplier.
+  template <int N>
+  __device__ void add_early(int32_t b, int64_t row, int32_t channel, float (&x)[N]) const {
+    add_channels<N>(b, channel, x);
+    if (!multiplier && residual) add_pack<N>(residual + row * outputs + channel, x);
+  }
+
+  // The part that each row has of its own.
+  template <int N>
+  __device__ void apply_rows(int64_t row, int32_t channel, float (&x)[N]) const {
+    if (multiplier) {
+      const Pack<T, N> pack = *reinterpret_cast<const Pack<T, N>*>(multiplier + row * outputs + channel);
+#pragma unroll
+      for (int i = 0; i < N; ++i) x[i] *= to_float(pack.at[i]);
+    }
     if (residual) add_pack<N>(residual + row * outputs + channel, x);
   }
 
@@ -87,7 +117,8 @@ inline bool aligned16(const sige_source& s) {
 }
 
 inline bool aligned16(const sige_conv_args& a) {
-  return aligned(a.bias, 16) && aligned(a.embedding, 16) && aligned(a.residual, 16) && aligned(a.out, 16);
+  return aligned(a.bias, 16) && aligned(a.embedding, 16) && aligned(a.multiplier, 16) && aligned(a.residual, 16) &&
+         aligned(a.out, 16);
 }
 
 // Writes [group][batch * targets][taps][channels / group]; with `phases`, group is 1 and channels / phases are written.
