@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+import sige_deploy
 from sige_deploy import __version__
 from sige_deploy.errors import RuntimeFailure
 from sige_deploy.manifest import Manifest
@@ -15,13 +16,13 @@ VARIABLE = "SIGE_NATIVE_LIBRARY"
 NAME = {"win32": "sige_onnxruntime.dll", "darwin": "libsige_onnxruntime.dylib"}.get(
     sys.platform, "libsige_onnxruntime.so"
 )
-_PACKAGE = Path(__file__).resolve().parent
+_CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 def library() -> Path | None:
     """The library to register with ONNX Runtime, or None where there is none: the file that the environment
-    variable SIGE_NATIVE_LIBRARY names, else the one in the package's own folder, else what `make native`
-    built in the checkout.
+    variable SIGE_NATIVE_LIBRARY names, else what `make native` built, if the package runs from a checkout, else
+    the one that was installed with the package.
 
     Raises RuntimeFailure when SIGE_NATIVE_LIBRARY names no file, when the library cannot be loaded, and when
     it belongs to another version of sige_deploy.
@@ -46,10 +47,10 @@ def _find() -> Path | None:
         if not path.is_file():
             raise RuntimeFailure(f"{VARIABLE} names '{named}', which is no file; correct or unset it.")
         return path
-    checkout = _PACKAGE.parent
-    places = [_PACKAGE / NAME]
-    if (checkout / "plugins" / "CMakeLists.txt").is_file():
-        places.append(checkout / "build" / "native" / NAME)
+    # An editable install keeps what was built apart from the sources: another folder of the package's path.
+    places = [Path(folder) / NAME for folder in sige_deploy.__path__]
+    if (_CHECKOUT / "plugins" / "CMakeLists.txt").is_file():
+        places.insert(0, _CHECKOUT / "build" / "native" / NAME)
     return next((path for path in places if path.is_file()), None)
 
 

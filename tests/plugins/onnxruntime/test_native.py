@@ -34,21 +34,24 @@ def test_sessions_say_whether_they_run_native_kernels(
     np.testing.assert_allclose(with_kernels, with_bodies, rtol=0, atol=1e-5)
 
 
-def test_the_package_comes_before_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_checkout_built_comes_before_what_was_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv(native.VARIABLE, raising=False)
-    package = tmp_path / "sige_deploy"
-    monkeypatch.setattr(native, "_PACKAGE", package)
+    installed, sources = tmp_path / "site-packages" / "sige_deploy", tmp_path / "sige_deploy"
+    monkeypatch.setattr(sige, "__path__", [str(installed), str(sources)])
+    monkeypatch.setattr(native, "_CHECKOUT", tmp_path)
     built = tmp_path / "build" / "native" / native.NAME
-    for file in (package / native.NAME, built):
+    for file in (installed / native.NAME, built):
         file.parent.mkdir(parents=True)
         file.touch()
-    assert native._find() == package / native.NAME
-    (package / native.NAME).unlink()
-    assert native._find() is None  # a folder called build that is not ours
+    assert native._find() == installed / native.NAME  # a folder called build that is not ours
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / "CMakeLists.txt").touch()
     assert native._find() == built
     built.unlink()
+    assert native._find() == installed / native.NAME
+    (installed / native.NAME).unlink()
     assert native.library() is None
 
 
