@@ -26,16 +26,21 @@ bool batch_of(int32_t value, int32_t batch) { return value == 1 || value == batc
 bool dtype(int32_t value) { return value == SIGE_FLOAT32 || value == SIGE_FLOAT16; }
 bool activation(int32_t value) { return value >= SIGE_IDENTITY && value <= SIGE_TANH; }
 
+// The pointer of an empty table means nothing.
+bool own_rows(const sige_source& s) { return !s.table && s.targets; }
+
 bool sizes(const sige_source& s) {
-  return dtype(s.dtype) && positive(s.batch) && count(s.fresh) && positive(s.pixels) && count(s.halo_count) &&
+  return dtype(s.dtype) && positive(s.batch) && count(s.fresh) && count(s.pixels) && count(s.halo_count) &&
          count(s.targets) && positive(s.taps) && positive(s.channels) && activation(s.activation) &&
          (!s.scale || batch_of(s.scale_batch, s.batch)) && (!s.shift || batch_of(s.shift_batch, s.batch)) &&
-         int64_t{s.fresh} + s.halo_count <= INT32_MAX;
+         int64_t{s.fresh} + s.halo_count <= INT32_MAX && (!s.table || positive(s.pixels)) &&
+         (!own_rows(s) || (s.taps == 1 && s.targets == s.fresh && !s.pixels && !s.halo_count));
 }
 
 bool sizes(const sige_gather_args& a) {
   return sizes(a.source) && positive(a.phases) && a.source.channels % a.phases == 0 &&
-         (int64_t{a.source.fresh} + a.source.halo_count) * a.phases <= INT32_MAX;
+         (int64_t{a.source.fresh} + a.source.halo_count) * a.phases <= INT32_MAX &&
+         (!own_rows(a.source) || a.phases == 1);
 }
 
 bool sizes(const sige_conv_args& a) {
@@ -54,7 +59,7 @@ bool sizes(const sige_attention_args& a) {
 }
 
 bool pointers(const sige_source& s) {
-  return (s.rows || !s.fresh) && s.base && (s.halo || !s.halo_count) && s.table;
+  return (s.rows || !s.fresh) && (!s.table || (s.base && (s.halo || !s.halo_count)));
 }
 bool pointers(const sige_gather_args& a) { return pointers(a.source) && a.out; }
 bool pointers(const sige_conv_args& a) { return pointers(a.source) && a.weight && a.out; }

@@ -13,7 +13,8 @@ class Conv : Kernel {
   static constexpr const char* NAME = "Conv";
   static constexpr Input INPUTS[] = {
       ROWS, BASE, HALO, TABLE, {"weight", Type::VALUES, true}, {"bias", Type::VALUES, false}, SCALE, SHIFT,
-      {"embedding", Type::VALUES, false}, {"residual", Type::VALUES, false}};
+      {"embedding", Type::VALUES, false}, {"residual", Type::VALUES, false},
+      {"multiplier", Type::VALUES, false}};
 
   Conv(const Ort::ConstKernelInfo& info, const Target& target);
   void run(Call& call) const;
@@ -21,6 +22,7 @@ class Conv : Kernel {
  private:
   static constexpr size_t WEIGHT = 4;
 
+  bool has_table_;
   int32_t group_;
   sige_activation activation_in_, activation_out_;
   float alpha_in_, alpha_out_;

@@ -13,6 +13,7 @@ class Gather : Kernel {
   void run(Call& call) const;
 
  private:
+  bool has_table_;
   sige_activation activation_;
   float alpha_;
   int32_t phases_;

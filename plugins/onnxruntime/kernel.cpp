@@ -10,6 +10,10 @@ void check(sige_status status) {
   if (status) throw std::runtime_error(sige_status_string(status));
 }
 
+bool has_input(const Ort::ConstKernelInfo& info, size_t index) {
+  return index < info.GetInputCount() && !info.GetInputName(index).empty();
+}
+
 sige_activation activation(const Ort::ConstKernelInfo& info, const char* name) {
   constexpr const char* NAMES[] = {"identity", "relu", "leaky_relu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh"};
   const std::string value = attribute<std::string>(info, name, "identity");

@@ -42,6 +42,9 @@ T attribute(const Ort::ConstKernelInfo& info, const char* name, T otherwise) {
   }
 }
 
+// Whether the node connects that input.
+bool has_input(const Ort::ConstKernelInfo& info, size_t index);
+
 // The attribute that names an activation; throws for a name that docs/ops.md does not have.
 sige_activation activation(const Ort::ConstKernelInfo& info, const char* name);
 

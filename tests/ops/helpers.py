@@ -198,11 +198,13 @@ def optimized_ops(model: ir.Model, path: str) -> list[str]:
 
 
 def gather_inputs(
-    data: st.DataObject, window: Window, batch: int, dtype: type = np.float32
-) -> tuple[dict[str, np.ndarray | None], int]:
-    """Inputs of one Gather over random pixels, some without a table, and its phases."""
-    phases = data.draw(st.sampled_from([1, 1, 2, 4]))
-    channels, source = phases * data.draw(st.integers(1, 3)), window.height * window.width
+    data: st.DataObject, window: Window, batch: int, width: int, phases: int, dtype: type = np.float32
+) -> dict[str, np.ndarray | None]:
+    """Inputs of one Gather over random pixels; some of those with one phase have no table.
+
+    width: channels of a phase.
+    """
+    channels, source = phases * width, window.height * window.width
     active = data.draw(pixels(source))
     halo, table = window.tables(active, data.draw(pixels(window.out_height * window.out_width)))
     if phases > 1:
@@ -218,7 +220,7 @@ def gather_inputs(
     for seed, name in ((3, "scale"), (4, "shift")):
         if data.draw(st.booleans(), label=name):
             inputs[name] = random(seed, dtype, data.draw(st.sampled_from([1, batch])), 1, channels)
-    return inputs, phases
+    return inputs
 
 
 def conv_inputs(

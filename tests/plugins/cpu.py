@@ -40,8 +40,9 @@ def execution(
 
 def gather(kernels: Kernels, inputs: Mapping[str, Any], threads: int = 1, **attributes: Any) -> np.ndarray:
     """Gather."""
-    batch, _, channels = inputs["rows"].shape
-    targets, taps = inputs["table"].shape
+    batch, fresh, channels = inputs["rows"].shape
+    table = inputs.get("table")
+    targets, taps = (fresh, 1) if table is None else table.shape
     width = taps * channels // attributes.get("phases", 1)
     out = poisoned(inputs["rows"].dtype, batch, targets, width)
     return _run(kernels, "gather", library.gather_args(inputs, attributes, out), out, threads)
@@ -49,7 +50,9 @@ def gather(kernels: Kernels, inputs: Mapping[str, Any], threads: int = 1, **attr
 
 def conv(kernels: Kernels, inputs: Mapping[str, Any], threads: int = 1, **attributes: Any) -> np.ndarray:
     """Conv, with the weight packed first."""
-    shape = inputs["rows"].shape[0], inputs["table"].shape[0], inputs["weight"].shape[2]
+    batch, fresh, _ = inputs["rows"].shape
+    table = inputs.get("table")
+    shape = batch, fresh if table is None else table.shape[0], inputs["weight"].shape[2]
     out = poisoned(inputs["rows"].dtype, *shape)
     packed = kernels.pack(library.conv_args(inputs, attributes, out), allocate)
     return _run(kernels, "conv", library.conv_args(inputs, attributes, out, packed), out, threads)

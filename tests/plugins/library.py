@@ -9,7 +9,7 @@ from typing import Any
 
 ACTIVATIONS = ("identity", "relu", "leaky_relu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh")
 CPU, CUDA = 0, 1
-API_VERSION = 1
+API_VERSION = 2
 ALIGNMENT = 256
 
 _INT, _FLOAT, _POINTER = ctypes.c_int32, ctypes.c_float, ctypes.c_void_p
@@ -35,8 +35,8 @@ Source = _struct(
 GatherArgs = _struct("GatherArgs", "source source i phases f pad_value p out", source=Source)
 ConvArgs = _struct(
     "ConvArgs",
-    "source source p weight p bias p embedding p residual i outputs i group i embedding_batch i activation "
-    "f alpha i allow_tf32 p out",
+    "source source p weight p bias p embedding p multiplier p residual i outputs i group i embedding_batch "
+    "i activation f alpha i allow_tf32 p out",
     source=Source,
 )
 ScatterArgs = _struct(
@@ -68,11 +68,13 @@ def _dtype(array: Any) -> int:
 
 
 def _source(inputs: Mapping[str, Any], activation: str, alpha: float) -> ctypes.Structure:
-    rows, base, halo, table = (inputs[name] for name in ("rows", "base", "halo", "table"))
+    rows, base, halo, table = (inputs.get(name) for name in ("rows", "base", "halo", "table"))
+    assert rows is not None
+    sizes = (0, 0, rows.shape[1], 1) if table is None else (base.shape[1], halo.shape[0], *table.shape)
     scale, shift = inputs.get("scale"), inputs.get("shift")
     return Source(
         *(pointer(array) for array in (rows, base, halo, table, scale, shift)),
-        _dtype(rows), rows.shape[0], rows.shape[1], base.shape[1], halo.shape[0], *table.shape, base.shape[2],
+        _dtype(rows), rows.shape[0], rows.shape[1], *sizes, rows.shape[2],
         1 if scale is None else scale.shape[0], 1 if shift is None else shift.shape[0],
         ACTIVATIONS.index(activation), alpha,
     )  # fmt: skip
@@ -93,7 +95,7 @@ def conv_args(
     return ConvArgs(
         source,
         pointer(inputs["weight"] if weight is None else weight),
-        *(pointer(inputs.get(name)) for name in ("bias", "embedding", "residual")),
+        *(pointer(inputs.get(name)) for name in ("bias", "embedding", "multiplier", "residual")),
         inputs["weight"].shape[2],
         attributes.get("group", 1),
         1 if embedding is None else embedding.shape[0],

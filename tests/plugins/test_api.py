@@ -23,9 +23,11 @@ def conv_case(dtype: type = np.float32) -> dict[str, Any]:
     }
 
 
-def status_of(kernels: Kernels, args: ctypes.Structure, workspace: np.ndarray | None = None) -> int:
+def status_of(
+    kernels: Kernels, args: ctypes.Structure, workspace: np.ndarray | None = None, op: str = "conv"
+) -> int:
     with pytest.raises(KernelError) as caught:
-        kernels.run("conv", args, cpu.execution(kernels, workspace))
+        kernels.run(op, args, cpu.execution(kernels, workspace))
     return caught.value.status
 
 
@@ -53,6 +55,21 @@ def test_invalid_sources(kernels: Kernels, field: str, value: int | None) -> Non
     args = library.conv_args(conv_case(), {}, cpu.poisoned(np.dtype(np.float32), 1, 2, 5))
     setattr(args.source, field, value)
     assert status_of(kernels, args, cpu.allocate(4096)) == INVALID
+
+
+@pytest.mark.parametrize(("field", "value"), [("taps", 2), ("targets", 1), ("pixels", 1), ("halo_count", 1)])
+def test_invalid_sources_without_a_table(kernels: Kernels, field: str, value: int) -> None:
+    inputs = {"rows": random(1, np.float32, 1, 2, 4), "weight": random(2, np.float32, 1, 4, 5)}
+    args = library.conv_args(inputs, {}, cpu.poisoned(np.dtype(np.float32), 1, 2, 5))
+    kernels.run("conv", args, cpu.execution(kernels))
+    setattr(args.source, field, value)
+    assert status_of(kernels, args) == INVALID
+
+
+def test_phases_need_a_table(kernels: Kernels) -> None:
+    rows = {"rows": random(1, np.float32, 1, 2, 4)}
+    args = library.gather_args(rows, {"phases": 2}, cpu.poisoned(np.dtype(np.float32), 1, 2, 4))
+    assert status_of(kernels, args, op="gather") == INVALID
 
 
 def test_batch_of_an_addend(kernels: Kernels) -> None:

@@ -9,7 +9,7 @@ from ops.helpers import ACTIVATION, PROFILE, Window, assert_close, conv_inputs, 
 from sige_deploy.ops.conv import conv
 
 from . import cpu
-from .library import Kernels
+from .library import CPU, Kernels, conv_args, gather_args
 
 
 @PROFILE
@@ -46,6 +46,40 @@ def test_cpu_agrees(
         "alpha_out": 0.3,
     }
     assert_close(cpu.conv(kernels, inputs, **attributes), conv(**inputs, **attributes))
+
+
+@pytest.mark.parametrize("transformed", [False, True])
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("group", "outputs"), [(1, 96), (2, 40), (36, 36)])
+@pytest.mark.parametrize("rows", [1, 15, 200])
+def test_cpu_agrees_without_a_table(
+    kernels: Kernels, rows: int, group: int, outputs: int, threads: int, transformed: bool
+) -> None:
+    shapes = {"rows": (2, rows, 36), "weight": (1, 36 // group, outputs), "bias": (outputs,)}
+    shapes |= {"multiplier": (2, rows, outputs), "residual": (2, rows, outputs)}
+    if transformed:
+        shapes |= {"scale": (2, 1, 36), "shift": (1, 1, 36)}
+    inputs: dict[str, np.ndarray | None] = {"rows": None, "base": None, "halo": None, "table": None}
+    inputs |= {name: random(seed, np.float32, *shape) for seed, (name, shape) in enumerate(shapes.items())}
+    attributes = {
+        "group": group,
+        "activation_in": "silu" if transformed else "identity",
+        "activation_out": "relu",
+    }
+    assert_close(cpu.conv(kernels, inputs, threads, **attributes), conv(**inputs, **attributes))
+
+
+def test_rows_alone_need_no_workspace(kernels: Kernels) -> None:
+    """They are not copied, unless they are transformed."""
+    inputs = {"rows": random(1, np.float32, 1, 50, 8), "weight": random(2, np.float32, 1, 8, 4)}
+
+    def workspace(op: str, **attributes: str) -> int:
+        args = (conv_args if op == "conv" else gather_args)(inputs, attributes, None)
+        return kernels.size(f"sige_{op}_workspace_size", args, CPU)
+
+    assert workspace("conv") == 0
+    assert workspace("conv", activation_in="relu") >= 50 * 8 * 4
+    assert workspace("gather", activation="relu") == 0
 
 
 @pytest.mark.parametrize("threads", [1, 3])

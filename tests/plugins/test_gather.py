@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ops.helpers import ACTIVATION, PROFILE, Window, assert_close, pixels, random, windows
+from ops.helpers import ACTIVATION, PROFILE, Window, assert_close, gather_inputs, random, windows
 
 from sige_deploy.ops.gather import gather
 
@@ -32,21 +32,7 @@ def test_cpu_agrees(
     activation: str,
     pad_value: float,
 ) -> None:
-    source = window.height * window.width
-    active = data.draw(pixels(source))
-    halo, table = window.tables(active, data.draw(pixels(window.out_height * window.out_width)))
-    offsets = np.arange(table.size, dtype=np.int32).reshape(table.shape) % phases
-    table = np.where(table < 0, -1, table * phases + offsets).astype(np.int32)
-    inputs = {
-        "rows": random(1, np.float32, batch, active.size, channels * phases),
-        "base": random(2, np.float32, batch, source, channels * phases),
-        "halo": halo,
-        "table": table,
-    }
-    for seed, name in enumerate(("scale", "shift"), 3):
-        if data.draw(st.booleans(), label=name):
-            shape = data.draw(st.sampled_from([1, batch])), 1, channels * phases
-            inputs[name] = random(seed, np.float32, *shape)
+    inputs = gather_inputs(data, window, batch, channels, phases)
     attributes = {"activation": activation, "alpha": 0.2, "phases": phases, "pad_value": pad_value}
 
     expected = gather(**inputs, **attributes)
@@ -64,3 +50,12 @@ def test_cpu_copies_bits(kernels: Kernels, threads: int) -> None:
     rows, base = random(1, np.float32, 2, 86, 20), random(2, np.float32, 2, 256, 20)
     inputs = {"rows": rows, "base": base, "halo": halo, "table": table}
     np.testing.assert_array_equal(cpu.gather(kernels, inputs, threads), gather(**inputs))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_cpu_agrees_at_many_rows_without_a_table(kernels: Kernels, threads: int) -> None:
+    shapes = {"rows": (2, 150, 36), "scale": (2, 1, 36), "shift": (1, 1, 36)}
+    inputs = {name: random(seed, np.float32, *shape) for seed, (name, shape) in enumerate(shapes.items())}
+    assert_close(cpu.gather(kernels, inputs, threads, activation="silu"), gather(**inputs, activation="silu"))
+    rows = {"rows": inputs["rows"]}
+    np.testing.assert_array_equal(cpu.gather(kernels, rows, threads), inputs["rows"])

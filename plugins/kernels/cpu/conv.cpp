@@ -1,5 +1,5 @@
 // Conv: an implicit GEMM with packed weights, whose left rows are gathered chunk by chunk, and an epilogue on the
-// finished tiles.
+// finished tiles. Without a table the left rows are the rows of the call, one after the other.
 #include "source.h"
 #include "tile.h"
 
@@ -33,8 +33,8 @@ void pack(const sige_conv_args& a, void* packed) {
   }
 }
 
-// Adds the addends to one row of a tile; `column` is the row's first output channel.
-static void add_row(const sige_conv_args& a, int64_t row, int64_t column, int64_t columns, float* __restrict x) {
+// The epilogue of one row of a tile, up to the activation; `column` is the row's first output channel.
+static void finish_row(const sige_conv_args& a, int64_t row, int64_t column, int64_t columns, float* __restrict x) {
   if (a.bias) {
     const float* bias = static_cast<const float*>(a.bias) + column;
     for (int64_t c = 0; c < columns; ++c) x[c] += bias[c];
@@ -43,6 +43,10 @@ static void add_row(const sige_conv_args& a, int64_t row, int64_t column, int64_
     const int64_t b = a.embedding_batch > 1 ? row / a.source.targets : 0;
     const float* embedding = static_cast<const float*>(a.embedding) + b * a.outputs + column;
     for (int64_t c = 0; c < columns; ++c) x[c] += embedding[c];
+  }
+  if (a.multiplier) {
+    const float* multiplier = static_cast<const float*>(a.multiplier) + row * a.outputs + column;
+    for (int64_t c = 0; c < columns; ++c) x[c] *= multiplier[c];
   }
   if (a.residual) {
     const float* residual = static_cast<const float*>(a.residual) + row * a.outputs + column;
@@ -56,17 +60,16 @@ static void depthwise(const sige_conv_args& a, const Source& source, const sige_
   const float* weight = static_cast<const float*>(a.weight);
   parallel(execution, s.batch * tasks, [&](int64_t task) {
     const int64_t b = task / tasks, first = task % tasks * DEPTHWISE_ROWS;
-    const float* const* pointers = source.image(b);
     for (int64_t r = first; r < min(first + DEPTHWISE_ROWS, s.targets); ++r) {
       const int64_t row = b * s.targets + r;
-      const int32_t* entries = s.table + r * s.taps;
+      const Taps taps = source.taps(s, b, r);
       float* out = static_cast<float*>(a.out) + row * channels;
       constexpr int UNROLL = 4, STEP = UNROLL * VECTOR;
       int64_t c = 0;
       for (; c + STEP <= channels; c += STEP) {
         Vector sum[UNROLL] = {};
         for (int64_t k = 0; k < s.taps; ++k) {
-          const float* x = pointers[entries[k]] + c;
+          const float* x = taps[k] + c;
           const float* w = weight + k * channels + c;
 #pragma GCC unroll 4
           for (int v = 0; v < UNROLL; ++v)
@@ -77,10 +80,10 @@ static void depthwise(const sige_conv_args& a, const Source& source, const sige_
       }
       for (; c < channels; ++c) {
         float sum = 0;
-        for (int64_t k = 0; k < s.taps; ++k) sum += pointers[entries[k]][c] * weight[k * channels + c];
+        for (int64_t k = 0; k < s.taps; ++k) sum += taps[k][c] * weight[k * channels + c];
         out[c] = sum;
       }
-      add_row(a, row, 0, channels, out);
+      finish_row(a, row, 0, channels, out);
       activate(a.activation, a.alpha, out, channels);
     }
   });
@@ -90,13 +93,12 @@ static void depthwise(const sige_conv_args& a, const Source& source, const sige_
 static void gather_left(const sige_source& s, const Source& source, int64_t offset, int64_t channels,
                         const Block& block, int64_t first, int64_t depth, Left& left) {
   for (int64_t row = block.first; row < block.last; ++row) {
-    const int32_t* entries = s.table + row % s.targets * s.taps;
-    const float* const* pointers = source.image(row / s.targets);
+    const Taps taps = source.taps(s, row / s.targets, row % s.targets);
     float* to = left.at + (row - block.first) * STRIDE;
     int64_t tap = first / channels, channel = first % channels;
     for (int64_t done = 0; done < depth; ++tap, channel = 0) {
       const int64_t count = min(channels - channel, depth - done);
-      memcpy(to + done, pointers[entries[tap]] + offset + channel, count * sizeof(float));
+      memcpy(to + done, taps[tap] + offset + channel, count * sizeof(float));
       done += count;
     }
   }
@@ -136,7 +138,7 @@ static void dense(const sige_conv_args& a, const Source& source, const sige_exec
         const int64_t column = (first_panel + j) * PANEL, columns = min(PANEL, outputs - column);
         for (int64_t row = block.first; row < block.last; ++row) {
           float* x = tiles[i - first_block][j].at + (row - block.first) * PANEL;
-          add_row(a, row, g * outputs + column, columns, x);
+          finish_row(a, row, g * outputs + column, columns, x);
           activate(a.activation, a.alpha, x, columns);
           memcpy(static_cast<float*>(a.out) + row * a.outputs + g * outputs + column, x, columns * sizeof(float));
         }

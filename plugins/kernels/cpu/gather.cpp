@@ -1,14 +1,18 @@
-// Gather: neighbourhoods of target pixels, copied side by side.
+// Gather: neighbourhoods of target pixels, copied side by side; without a table, the rows transformed into the output.
 #include "source.h"
 
 namespace sige::cpu::SIGE_ISA {
 
 constexpr int64_t GATHER_ROWS = 64;  // target pixels per task
 
-size_t gather_workspace(const sige_gather_args& a) { return source_workspace(a.source); }
+size_t gather_workspace(const sige_gather_args& a) { return a.source.table ? source_workspace(a.source) : 0; }
 
 sige_status gather(const sige_gather_args& a, const sige_execution& execution) {
   const sige_source& s = a.source;
+  if (!s.table) {
+    transform_rows(s, static_cast<float*>(a.out), execution);
+    return SIGE_OK;
+  }
   const Source source = prepare(s, execution);
   const int64_t width = s.channels / a.phases, tasks = ceil_div(s.targets, GATHER_ROWS);
   parallel(execution, s.batch * tasks, [&](int64_t task) {

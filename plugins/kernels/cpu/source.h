@@ -1,4 +1,5 @@
-// The virtual concatenation [fresh rows | halo] of one call, as one pointer per pixel.
+// What the targets of one call read: the virtual concatenation [fresh rows | halo] as one pointer per pixel, or, without
+// a table, the rows themselves.
 //
 // Affine and activation run once per source pixel, not once per tap; without them nothing is copied at all.
 #pragma once
@@ -9,17 +10,33 @@ namespace sige::cpu::SIGE_ISA {
 
 constexpr int64_t TRANSFORM_ROWS = 32;  // source pixels per task
 
+// The taps of one target.
+struct Taps {
+  const float* own;             // the only tap, without a table
+  const float* const* pointers;
+  const int32_t* entries;
+
+  const float* operator[](int64_t k) const { return own ? own : pointers[entries[k]]; }
+};
+
 struct Source {
+  const float* own;        // [batch][targets][channels] without a table, or else null
   const float** pointers;  // [batch][1 + fresh + halo]: the padding row, then the concatenation
   int64_t stride;          // pointers per image
 
   // Pointers that table entries of image `b` index; entry -1 is the padding row.
   const float* const* image(int64_t b) const { return pointers + b * stride + 1; }
+
+  Taps taps(const sige_source& s, int64_t b, int64_t r) const {
+    if (own) return {own + (b * s.targets + r) * s.channels, nullptr, nullptr};
+    return {nullptr, image(b), s.table + r * s.taps};
+  }
 };
 
 static inline int64_t source_stride(const sige_source& s) { return 1 + int64_t{s.fresh} + s.halo_count; }
 
 static inline size_t source_workspace(const sige_source& s) {
+  if (!s.table) return transforms(s) ? align(static_cast<size_t>(s.batch) * s.fresh * s.channels * sizeof(float)) : 0;
   const size_t pixels = static_cast<size_t>(s.batch) * source_stride(s);
   const size_t rows = transforms(s) ? pixels * s.channels : 0;
   return align(pixels * sizeof(float*)) + align(s.channels * sizeof(float)) + align(rows * sizeof(float));
@@ -42,11 +59,27 @@ static inline void transform(const sige_source& s, int64_t b, const float* __res
   activate(s.activation, s.alpha, y, s.channels);
 }
 
+// Rows after affine and activation, into `to` of the same shape.
+static inline void transform_rows(const sige_source& s, float* to, const sige_execution& execution) {
+  const int64_t rows = int64_t{s.batch} * s.fresh;
+  parallel(execution, ceil_div(rows, TRANSFORM_ROWS), [&](int64_t task) {
+    const int64_t first = task * TRANSFORM_ROWS, last = min(first + TRANSFORM_ROWS, rows);
+    for (int64_t i = first; i < last; ++i)
+      transform(s, i / s.fresh, static_cast<const float*>(s.rows) + i * s.channels, to + i * s.channels);
+  });
+}
+
 // Fills the first source_workspace() bytes of the workspace. The padding row is zeros.
 static inline Source prepare(const sige_source& s, const sige_execution& execution) {
+  if (!s.table) {
+    if (!transforms(s)) return {static_cast<const float*>(s.rows), nullptr, 0};
+    float* rows = static_cast<float*>(execution.workspace);
+    transform_rows(s, rows, execution);
+    return {rows, nullptr, 0};
+  }
   const int64_t stride = source_stride(s), pixels = stride - 1;
   char* workspace = static_cast<char*>(execution.workspace);
-  Source source{reinterpret_cast<const float**>(workspace), stride};
+  Source source{nullptr, reinterpret_cast<const float**>(workspace), stride};
   float* padding = reinterpret_cast<float*>(workspace + align(s.batch * stride * sizeof(float*)));
   float* transformed = padding + align(s.channels * sizeof(float)) / sizeof(float);
   memset(padding, 0, s.channels * sizeof(float));

@@ -31,7 +31,7 @@ def session_of(
 def run(
     library: Path,
     op_type: str,
-    inputs: Mapping[str, np.ndarray],
+    inputs: Mapping[str, np.ndarray | None],
     attributes: Mapping[str, str | int | float] | None = None,
     initializers: Iterable[str] = ("weight", "bias"),
     threads: int = 1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from ops.helpers import (
     Window,
     assert_close,
     conv_inputs,
+    gather_inputs,
     model_of,
     pixels,
     random,
@@ -53,18 +55,7 @@ def test_gather(
     activation: str,
     pad_value: float,
 ) -> None:
-    source, channels = window.height * window.width, 3 * phases
-    active = data.draw(pixels(source))
-    halo, table = window.tables(active, data.draw(pixels(window.out_height * window.out_width)))
-    inputs = {
-        "rows": random(1, np.float32, batch, active.size, channels),
-        "base": random(2, np.float32, batch, source, channels),
-        "halo": halo,
-        "table": np.where(table < 0, -1, table * phases + phases // 2).astype(np.int32),
-    }
-    for seed, name in enumerate(("scale", "shift"), 3):
-        if data.draw(st.booleans(), label=name):
-            inputs[name] = random(seed, np.float32, data.draw(st.sampled_from([1, batch])), 1, channels)
+    inputs = gather_inputs(data, window, batch, 3, phases)
     attributes = {"activation": activation, "alpha": 0.2, "phases": phases, "pad_value": pad_value}
     expected = gather(**inputs, **attributes)
     actual = run(library, "Gather", inputs, attributes)
@@ -184,6 +175,46 @@ def test_a_wrong_shape_is_one_sentence_of_the_engine(library: Path) -> None:
     with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.Fail) as error:
         session.run(None, feeds)
     assert "sige::Conv: rows has shape [2, 200, 7], expected [2, any, 48]." in str(error.value)
+
+
+def test_rows_alone_are_read_by_one_kernel(library: Path, tmp_path: Path) -> None:
+    """The inputs that are left out lie in front of, and between, others."""
+    inputs = {
+        "rows": random(1, np.float32, 2, 30, 48),
+        "weight": random(2, np.float32, 1, 48, 40),
+        "multiplier": random(3, np.float32, 2, 30, 40),
+    }
+    session = session_of(model_of("Conv", inputs), library, profile=tmp_path / "native")
+    feeds = {name: array for name, array in inputs.items() if name != "weight"}
+    assert kernels_run(session, feeds) == ["Conv"]
+    session = session_of(model_of("Gather", {"rows": inputs["rows"]}), library, profile=tmp_path / "native")
+    assert kernels_run(session, {"rows": inputs["rows"]}) == ["Gather"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            {"base": None},
+            "sige::Gather: base, halo and table go together, but the node has only some of them.",
+        ),
+        ({"phases": 2}, "sige::Gather: phases is 2, expected 1 without a table."),
+    ],
+)
+def test_half_a_source_is_refused_when_the_session_is_made(
+    library: Path, change: dict[str, int | None], sentence: str
+) -> None:
+    source = (
+        {} if "phases" in change else {"halo": np.zeros(1, np.int32), "table": np.zeros((1, 1), np.int32)}
+    )
+    inputs = {"rows": random(1, np.float32, 1, 4, 2), "base": random(2, np.float32, 1, 4, 2), **source}
+    model = model_of("Gather", inputs if source else {"rows": inputs["rows"]})
+    if source:
+        model.graph[0].replace_input_with(1, None)
+    else:
+        model.graph[0].attributes.add(ir.AttrInt64("phases", 2))
+    with pytest.raises(Exception, match=re.escape(sentence)):
+        session_of(model, library)
 
 
 def test_an_unknown_activation_is_refused_when_the_session_is_made(library: Path) -> None:
