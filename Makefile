@@ -4,8 +4,11 @@ PYTHON ?= python3
 TORCH := torch==2.13.0
 BIN := .venv/bin
 TREE := build/tree/sige_deploy
+KERNELS := build/native/libsige_kernels.so
+# Not the working folder, where the package lacks exporters/ and runtimes/.
+ON_GPU := PYTHONSAFEPATH=1 PYTHONPATH=build/tree:tests
 
-.PHONY: test lint demo native tree clean
+.PHONY: test lint demo native native-cuda check-cuda test-gpu sanitize-gpu bench-gpu tree clean
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
@@ -18,22 +21,51 @@ lint: .venv/ready tree
 demo: .venv/ready
 	$(BIN)/sige-deploy demo --out build/demo
 
-# The native kernels for ONNX Runtime, which sessions then find by themselves: docs/native.md.
-native:
+# The native code, which sessions of the checkout then find by themselves: docs/native.md.
+native native-cuda:
 	plugins/onnxruntime/fetch_headers build/native
-	cmake -S plugins -B build/native
-	cmake --build build/native
+	cmake -S plugins -B build/native -DSIGE_CUDA=$(if $(findstring cuda,$@),ON,OFF) \
+	    $(if $(CUDA_ARCHITECTURES),'-DCMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)')
+	cmake --build build/native --parallel
 
-.venv/ready: pyproject.toml setup.py
+# Whether the CUDA sources compile and link, for one architecture; needs nvcc and no GPU.
+check-cuda:
+	@if command -v nvcc >/dev/null; then set -x; \
+	    cmake -S plugins -B build/check_cuda -DSIGE_CUDA=ON -DSIGE_ONNXRUNTIME=OFF -DSIGE_INSTRUCTION_SETS=none \
+	        -DCMAKE_CUDA_ARCHITECTURES=90-real && \
+	    cmake --build build/check_cuda --parallel 2 && \
+	    $(PYTHON) -c 'import ctypes; ctypes.CDLL("build/check_cuda/libsige_kernels.so")'; \
+	else echo 'check-cuda: skipped, there is no nvcc on this machine'; fi
+
+# On a machine with a GPU, in the environment of $(PYTHON), which has torch with CUDA and onnxruntime-gpu.
+test-gpu sanitize-gpu bench-gpu: CUDA_ARCHITECTURES ?= native
+
+test-gpu: native-cuda tree
+	$(ON_GPU) $(PYTHON) -m plugins.cuda_check --library $(KERNELS)
+	$(ON_GPU) $(PYTHON) -m plugins.cuda_indices_check --library $(KERNELS)
+	$(ON_GPU) $(PYTHON) -m pytest tests/gpu $(PYTEST_ARGS)
+
+sanitize-gpu: native-cuda tree
+	for tool in memcheck racecheck; do for check in cuda_check cuda_indices_check; do \
+	    echo "$$tool of $$check"; \
+	    $(ON_GPU) compute-sanitizer --tool $$tool --error-exitcode 1 --print-limit 5 \
+	        $(PYTHON) -m plugins.$$check --library $(KERNELS) --small --cases 6 || exit 1; \
+	done; done
+
+bench-gpu: native-cuda tree
+	PYTHONPATH=build/tree $(PYTHON) benchmarks/gpu/network.py --out build/bench_gpu $(BENCH_ARGS)
+
+# Without native code: tests build what they need.
+.venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet $(TORCH) --editable '.[dev,diffusers]'
+	$(BIN)/pip install --quiet $(TORCH) --editable '.[dev,diffusers]' --config-settings wheel.cmake=false
 	touch $@
 
-# The package as it is installed, for the type checker: exporters/ and runtimes/ at their import names.
+# The package as it is installed: exporters/, runtimes/ and the street network at their import names.
 tree:
 	rm -rf $(TREE)
 	mkdir -p $(TREE)
-	ln -s $(addprefix $(CURDIR)/,$(wildcard sige_deploy/*) exporters runtimes) $(TREE)/
+	ln -s $(addprefix $(CURDIR)/,$(wildcard sige_deploy/*) exporters runtimes examples/street) $(TREE)/
 
 clean:
 	rm -rf .venv build

@@ -21,8 +21,8 @@ _CHECKOUT = Path(__file__).resolve().parents[1]
 
 def library() -> Path | None:
     """The library to register with ONNX Runtime, or None where there is none: the file that the environment
-    variable SIGE_NATIVE_LIBRARY names, else what `make native` built, if the package runs from a checkout, else
-    the one that was installed with the package.
+    variable SIGE_NATIVE_LIBRARY names, else what `make native` built, if the package runs from a checkout,
+    else the one that was installed with the package.
 
     Raises RuntimeFailure when SIGE_NATIVE_LIBRARY names no file, when the library cannot be loaded, and when
     it belongs to another version of sige_deploy.

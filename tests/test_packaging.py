@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.metadata
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import sige_deploy as sige
+from sige_deploy import native
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = {
@@ -33,21 +36,55 @@ def python(code: str, cwd: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    pytest.importorskip("setuptools", minversion="77")
-    folder = tmp_path_factory.mktemp("wheel")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what an installation is made from."""
+    pytest.importorskip("scikit_build_core", minversion="1.1")
+    folder = tmp_path_factory.mktemp("package") / "source"
     skip = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for name in FOLDERS:
-        shutil.copytree(ROOT / name, folder / "source" / name, ignore=skip)
+    for name in (*FOLDERS, "plugins"):
+        shutil.copytree(ROOT / name, folder / name, ignore=skip)
     for file in ROOT.iterdir():
         if file.is_file():
-            shutil.copy(file, folder / "source")
-    python(
-        "import os; os.chdir('source'); from setuptools import build_meta; build_meta.build_wheel('..')",
-        cwd=folder,
+            shutil.copy(file, folder)
+    return folder
+
+
+def build(source: Path, settings: dict[str, str], **environment: str) -> tuple[zipfile.ZipFile, str]:
+    """The wheel that pip would build with these settings, and what the build said."""
+    folder = source.parent / "wheels" / str(len(settings))
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"from scikit_build_core import build; build.build_wheel({str(folder)!r}, {settings!r})",
+        ],
+        cwd=source,
+        env=os.environ | {"NO_COLOR": "1"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
+    assert done.returncode == 0, done.stderr
     (built,) = folder.glob("*.whl")
-    return zipfile.ZipFile(built)
+    return zipfile.ZipFile(built), done.stdout
+
+
+@pytest.fixture(scope="module")
+def headers() -> Path:
+    """Where the headers of ONNX Runtime are, if the machine can have them."""
+    folder = ROOT / "build" / "native_tests"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:  # tests of plugins/onnxruntime fetch them as well
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        fetch = ROOT / "plugins" / "onnxruntime" / "fetch_headers"
+        subprocess.run([fetch, folder], check=True, capture_output=True)
+    return Path(os.environ.get("ONNXRUNTIME_ROOT", folder / "onnxruntime_headers"))
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path) -> zipfile.ZipFile:
+    return build(source, {"wheel.cmake": "false"})[0]
 
 
 def test_the_wheel_holds_one_top_level_name_and_every_file_of_the_package(wheel: zipfile.ZipFile) -> None:
@@ -71,6 +108,52 @@ def test_the_wheel_imports_from_where_it_is_installed(wheel: zipfile.ZipFile, tm
     )
     for file in python(code, tmp_path).split():
         assert file.startswith(str(tmp_path / "sige_deploy"))
+
+
+@pytest.mark.skipif(not shutil.which("cmake"), reason="needs cmake")
+def test_the_wheel_holds_the_native_libraries(source: Path, headers: Path, tmp_path: Path) -> None:
+    settings = {
+        "build-dir": str(tmp_path / "build"),
+        "cmake.define.SIGE_CUDA": "OFF",
+        "cmake.define.SIGE_INSTRUCTION_SETS": "none",  # quicker to build
+    }
+    built, said = build(source, settings, ONNXRUNTIME_ROOT=str(headers))
+    assert built.filename and "-py3-none-" in built.filename and not built.filename.endswith("-any.whl")
+    built.extractall(tmp_path)
+    assert (tmp_path / "sige_deploy" / native.NAME.replace("onnxruntime", "kernels")).is_file()
+    if "sessions without native kernels" in said:
+        pytest.skip("needs ONNX Runtime's headers to build plugins/onnxruntime; set ONNXRUNTIME_ROOT")
+    code = (
+        f"import ctypes, sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from sige_deploy import native\n"
+        "print(native.library(), ctypes.CDLL(str(native.library())).RegisterCustomOps is not None)"
+    )
+    assert python(code, tmp_path) == f"{tmp_path / 'sige_deploy' / native.NAME} True"
+
+
+@pytest.mark.skipif(not shutil.which("cmake"), reason="needs cmake")
+@pytest.mark.parametrize(
+    "missing, said",
+    [
+        (
+            {"CXX": "/nowhere/c++"},
+            "sige_deploy: pure Python, without native kernels (there is no C++ compiler",
+        ),
+        ({"CUDACXX": "/nowhere/nvcc"}, "sige_deploy: CPU only (there is no working nvcc"),
+    ],
+    ids=["compiler", "nvcc"],
+)
+def test_what_is_missing_is_left_out_and_said(tmp_path: Path, missing: dict[str, str], said: str) -> None:
+    done = subprocess.run(
+        ["cmake", "-S", ROOT / "plugins", "-B", tmp_path],
+        env=os.environ | missing,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("sige_deploy: ") == (1 if "CXX" in missing else 2)
+    assert said in done.stdout
 
 
 def test_this_installation_adds_no_other_top_level_name(tmp_path: Path) -> None:
