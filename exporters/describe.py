@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sige_deploy.config import SparseConfig
-from sige_deploy.exporters.graphs import commit_name
+from sige_deploy.exporters.graphs import launches
 from sige_deploy.exporters.versions import version
 from sige_deploy.geometry import Geometry
 from sige_deploy.graph.builder import static_shape
@@ -40,7 +40,12 @@ def used_geometries(translation: Translation) -> list[Geometry]:
 
 
 def describe(
-    name: str, dense: ir.Model, translation: Translation, spatial: Sequence[str], config: SparseConfig
+    name: str,
+    dense: ir.Model,
+    edit: ir.Model,
+    translation: Translation,
+    spatial: Sequence[str],
+    config: SparseConfig,
 ) -> Manifest:
     """The manifest of a bundle, but for its list of files."""
     ctx = translation.context
@@ -64,6 +69,7 @@ def describe(
         islands=[IslandSpec(node=i.node, op=i.op, reason=i.reason, bytes=i.bytes) for i in ctx.islands],
         refusals=[RefusalSpec(node=r.node, op=r.op, reason=r.reason) for r in ctx.refusals],
         precision=_precision(floats),
+        launches=launches(edit),
         macs=sum(ctx.macs.values()),
         parameters=sum(element_count(v) for v in floats),
         producer={package.replace("-", "_"): version(package) for package in PACKAGES},
@@ -125,7 +131,7 @@ def _caches(ctx: Context) -> list[CacheSpec]:
                 "name": cache.name,
                 "kind": cache.kind,
                 "level": cache.level,
-                "rows": commit_name(cache.name) if cache.rows is not None else None,
+                "rows": cache.rows.name if cache.rows is not None else None,
                 "shape": list(cache.shape),
                 "dtype": _dtype(cache.edit),
             }

@@ -36,7 +36,7 @@ def export(
 
     model: a torch.nn.Module (run in eval mode), or the path of an .onnx file of any framework.
     example_inputs: names of forward()'s arguments (or ONNX inputs) -> tensors; their shapes and dtypes are
-    the bundle's.
+    the bundle's (float32 ones become float16 if the configuration's precision is "float16").
     spatial: names of the inputs that edits change, each [B, C, H, W] or [C, H, W].
     progress: called as progress(stage, done, total) before every stage.
     Raises ExportError with the reason when an input does not fit or the network cannot be converted. Nothing
@@ -46,6 +46,7 @@ def export(
     from sige_deploy.exporters.describe import describe
     from sige_deploy.exporters.graphs import build_edit, extend_record, inlined, restore_weights
     from sige_deploy.exporters.onnx import load
+    from sige_deploy.exporters.precision import half_graph, half_inputs, half_module
     from sige_deploy.exporters.torch import as_arrays, to_onnx
     from sige_deploy.graph.normalise import expand_composites, prepare
     from sige_deploy.graph.translate import translate
@@ -54,11 +55,18 @@ def export(
     report = progress or (lambda stage, done, total: None)
     report("read the network", 0, 5)
     from_file = isinstance(model, (str, os.PathLike))
-    arrays = as_arrays(example_inputs)
-    loaded = load(model) if from_file else to_onnx(model, example_inputs)
-    _check_inputs(loaded, arrays, spatial)
+    half = config.precision == "float16"
+    examples = half_inputs(example_inputs) if half else example_inputs
+    arrays = as_arrays(examples)
+    if from_file:
+        loaded = load(model)
+    else:
+        loaded = to_onnx(half_module(model) if half else model, examples)
+    _check_inputs(loaded, arrays, spatial, half)
     report("fold constants", 1, 5)
     dense = prepare(loaded, {n: a.shape for n, a in arrays.items()})
+    if half and from_file:
+        half_graph(dense)
     _check_names(dense, spatial)
     record = dense.clone()
     expand_composites(record)
@@ -74,7 +82,7 @@ def export(
         models = {"dense": dense, "record": record, "edit": edit, "edit_inlined": inlined(edit)}
         _write_files(writer.folder, models, translation)
         report("hash the files", 4, 5)
-        bundle = writer.finish(describe(stem, dense, translation, spatial, config))
+        bundle = writer.finish(describe(stem, dense, edit, translation, spatial, config))
     report("done", 5, 5)
     return bundle
 
@@ -96,7 +104,9 @@ def _write_files(folder: Path, models: dict[str, ir.Model], translation: Transla
     save_file(geometries_to_tensors(used_geometries(translation)), folder / "geometry.safetensors")
 
 
-def _check_inputs(model: ir.Model, arrays: Mapping[str, np.ndarray], spatial: Sequence[str]) -> None:
+def _check_inputs(
+    model: ir.Model, arrays: Mapping[str, np.ndarray], spatial: Sequence[str], half: bool
+) -> None:
     names = [v.name or "" for v in model.graph.inputs]
     listed = f"the network's inputs are {', '.join(names)}"
     missing = [n for n in names if n not in arrays]
@@ -121,11 +131,11 @@ def _check_inputs(model: ir.Model, arrays: Mapping[str, np.ndarray], spatial: Se
                 f"Spatial input '{n}' has shape {list(arrays[n].shape)}; expected [B, C, H, W] or [C, H, W]."
             )
     for value in model.graph.inputs:
-        given, wanted = arrays[value.name or ""].dtype, value.dtype
-        if wanted is not None and given != np.dtype(wanted.numpy()):
-            raise ExportError(
-                f"Example input '{value.name}' is {given}; the network takes {np.dtype(wanted.numpy())}."
-            )
+        if value.dtype is None:
+            continue
+        given, wanted = arrays[value.name or ""].dtype, np.dtype(value.dtype.numpy())
+        if given != (np.float16 if half and wanted == np.float32 else wanted):
+            raise ExportError(f"Example input '{value.name}' is {given}; the network takes {wanted}.")
 
 
 def _check_names(model: ir.Model, spatial: Sequence[str]) -> None:

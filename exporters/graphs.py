@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass
 
@@ -12,20 +15,18 @@ from sige_deploy.graph.normalise import inline_moments
 from sige_deploy.graph.translate import Translation
 from sige_deploy.ops import DOMAIN, OPSET, VERSION, function_for
 
+#: Standard ops that only give a tensor another shape: no engine launches anything for them.
+VIEWS = frozenset("Constant Flatten Reshape Shape Size Squeeze Unsqueeze".split())
+
 
 def build_edit(translation: Translation) -> ir.Model:
     """The edit graph with the function body of every sige op."""
     ctx = translation.context
     fuse(ctx)
-    outputs = [o.edit for o in translation.outputs]
-    for cache in ctx.caches.values():
-        if cache.rows is not None:
-            fresh = ctx.edit.op("Identity", [cache.rows], dtype=cache.rows.dtype)
-            fresh.name, fresh.shape = commit_name(cache.name), cache.rows.shape
-            outputs.append(fresh)
+    _drop_caches(translation)
     graph = ir.Graph(
         list(ctx.inputs.values()),
-        outputs,
+        _outputs(translation),
         nodes=ctx.edit.nodes,
         initializers=list(ctx.edit.initializers.values()),
         opset_imports={"": OPSET, DOMAIN: VERSION},
@@ -33,8 +34,10 @@ def build_edit(translation: Translation) -> ir.Model:
     )
     producer = {"producer_name": "sige_deploy", "producer_version": version("sige-deploy")}
     model = ir.Model(graph, ir_version=11, **producer)  # type: ignore[arg-type]
+    RemoveUnusedNodesPass()(model)
     model.graph.sort()
-    _prune(translation, model)
+    needed = _reached(model.graph.outputs)
+    model.graph.inputs[:] = [v for v in model.graph.inputs if v in needed]
     inline_moments(model)
     model.opset_imports[DOMAIN] = VERSION
     RemoveUnusedNodesPass()(model)
@@ -46,6 +49,16 @@ def build_edit(translation: Translation) -> ir.Model:
     return model
 
 
+def launches(edit: ir.Model) -> dict[str, int]:
+    """Nodes of the edit graph by op type that a device launches a kernel for, the most frequent first."""
+    counted = Counter(
+        f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+        for node in edit.graph
+        if node.domain or node.op_type not in VIEWS
+    )
+    return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
+
+
 def inlined(edit: ir.Model) -> ir.Model:
     """The edit graph in standard ops alone, for engines that do not tell the overloads of a function
     apart."""
@@ -55,26 +68,49 @@ def inlined(edit: ir.Model) -> ir.Model:
     return model
 
 
-def _prune(translation: Translation, model: ir.Model) -> None:
+def _drop_caches(translation: Translation) -> None:
     """Drop caches that nothing needs. The rows that commit writes into a kept cache may read further ones."""
     caches = translation.context.caches
-    commits = {commit_name(name): name for name in caches}
     needed: set[ir.Value] = set()
-    size = -1
-    while size != len(needed):
-        size = len(needed)
-        kept = [
-            o for o in model.graph.outputs if o.name not in commits or caches[commits[o.name]].edit in needed
-        ]
-        needed = _reached(kept)
+    wanted = [o.edit for o in translation.outputs]
+    while wanted:
+        needed |= _reached(wanted)
+        kept = [c.rows for c in caches.values() if c.edit in needed and c.rows is not None]
+        wanted = [rows for rows in kept if rows not in needed]
     for name in [n for n, cache in caches.items() if cache.edit not in needed]:
         del caches[name]
-    model.graph.outputs[:] = kept
-    RemoveUnusedNodesPass()(model)
-    model.graph.inputs[:] = [v for v in model.graph.inputs if v in needed]
 
 
-def _reached(outputs: list[ir.Value]) -> set[ir.Value]:
+def _outputs(translation: Translation) -> list[ir.Value]:
+    """The network's outputs under their own names, then the fresh rows that commit writes into bases.
+
+    A value takes the output's name; only inputs, and values with two names, are copied.
+    """
+    ctx = translation.context
+    outputs: list[ir.Value] = []
+    for output in translation.outputs:
+        node = output.edit.producer()
+        assert node is not None and node.op_type == "Identity"
+        value = node.inputs[0]
+        assert value is not None
+        if value.producer() is None or value in outputs:
+            value = output.edit
+        else:
+            value.name, value.shape, value.type = output.edit.name, output.edit.shape, output.edit.type
+        outputs.append(value)
+    for cache in ctx.caches.values():
+        if cache.rows is None or cache.rows in outputs:
+            continue
+        if cache.rows.producer() is None:
+            shape = cache.rows.shape
+            cache.rows = ctx.edit.op("Identity", [cache.rows], dtype=cache.rows.dtype)
+            cache.rows.shape = shape
+        cache.rows.name = "fresh." + cache.name.removeprefix("base.")
+        outputs.append(cache.rows)
+    return outputs
+
+
+def _reached(outputs: Sequence[ir.Value]) -> set[ir.Value]:
     seen: set[ir.Value] = set()
     stack = list(outputs)
     while stack:
@@ -86,11 +122,6 @@ def _reached(outputs: list[ir.Value]) -> set[ir.Value]:
         if node is not None:
             stack.extend(v for v in node.inputs if v is not None)
     return seen
-
-
-def commit_name(cache: str) -> str:
-    """The edit graph's output that holds a base's fresh rows."""
-    return "fresh." + cache.removeprefix("base.")
 
 
 def extend_record(record: ir.Model, translation: Translation) -> None:

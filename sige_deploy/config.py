@@ -20,6 +20,8 @@ class SparseConfig:
     granularity: side of the square blocks that become active together: one for all or a dict by level id
         (levels left out: 1).
     statistics: "recorded" reuses the recorded normalisation statistics, "fresh" computes them anew.
+    precision: "as_given" keeps the network's types, "float16" casts its float32 weights, activations and
+        inputs to float16; statistics are computed in float32 all the same.
     dense_above: active share of the network's multiply-accumulates beyond which an edit runs dense, 0 to 1.
 
     Raises InputError when a value is out of range.
@@ -31,6 +33,7 @@ class SparseConfig:
     level_dilate: int | dict[str, int] = 1
     granularity: int | dict[str, int] = 1
     statistics: str = "recorded"
+    precision: str = "as_given"
     dense_above: float = 0.5
 
     def __post_init__(self) -> None:
@@ -43,6 +46,8 @@ class SparseConfig:
         _check_counts("granularity", self.granularity, 1)
         if self.statistics not in ("recorded", "fresh"):
             raise InputError(f'statistics must be "recorded" or "fresh", got {self.statistics!r}.')
+        if self.precision not in ("as_given", "float16"):
+            raise InputError(f'precision must be "as_given" or "float16", got {self.precision!r}.')
         _check_number("dense_above", self.dense_above, 0.0, 1.0)
 
 

@@ -130,7 +130,7 @@ class GeometrySpec(Spec):
 class CacheSpec(Spec):
     """An array that record keeps for edits. `base`: [B, H*W, C] of a level; `static`: anything else.
     `rows`: the edit-graph output with its fresh rows [B, P, C], which commit writes at the level's active
-    pixels (None: an edit never changes it)."""
+    pixels (None: an edit never changes it); it may be a model output's, or another cache's."""
 
     name: str
     kind: Literal["base", "static"]
@@ -174,7 +174,11 @@ class RefusalSpec(Spec):
 
 
 class Manifest(Spec):
-    """Everything that a session must know about a bundle before it loads a graph."""
+    """Everything that a session must know about a bundle before it loads a graph.
+
+    `precision`: the type of most weights. `launches`: nodes of the edit graph by op type that a device
+    launches a kernel for.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     op_set_version: Literal[1] = OP_SET_VERSION
@@ -189,6 +193,7 @@ class Manifest(Spec):
     islands: list[IslandSpec] = []
     refusals: list[RefusalSpec] = []
     precision: str
+    launches: dict[str, Annotated[int, Field(ge=1)]] = {}
     macs: Annotated[int, Field(ge=0)]
     parameters: Annotated[int, Field(ge=0)]
     files: dict[str, FileSpec] = {}

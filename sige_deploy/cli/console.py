@@ -130,6 +130,12 @@ def amount(count: int) -> str:
     return f"{value:.3g}{units[0]}"
 
 
+def launched(launches: dict[str, int]) -> str:
+    """What an edit launches, as text: 94 launches (74 sige.Conv, 18 Concat, 2 Add)."""
+    kinds = ", ".join(f"{count} {name}" for name, count in launches.items())
+    return f"{sum(launches.values())} launches ({kinds})"
+
+
 def share(fraction: float) -> str:
     """A fraction as a percentage of three digits at most: 100 %, 12.3 %, 0.12 %."""
     return f"{100 * fraction:.3g} %" if fraction < 0.9995 else "100 %"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sige_deploy.cli.arguments import named
-from sige_deploy.cli.console import amount, note, progress, say, size
+from sige_deploy.cli.console import amount, launched, note, progress, say, size
 from sige_deploy.errors import ExportError, InputError
 
 if TYPE_CHECKING:
@@ -91,6 +91,13 @@ def export(
             help="recorded or fresh normalisation statistics; recorded by default.", show_default=False
         ),
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="as_given, or float16: half of the memory, for GPUs; as_given by default.",
+            show_default=False,
+        ),
+    ] = None,
     dense_above: Annotated[
         float | None,
         typer.Option(
@@ -108,6 +115,7 @@ def export(
         level_dilate=_per_level(level_dilate, "--level-dilate"),
         granularity=_per_level(granularity, "--granularity"),
         statistics=statistics,
+        precision=precision,
         dense_above=dense_above,
     )
     shapes = {name: _shape(name, text) for name, text in named(inputs or []).items()}
@@ -137,8 +145,8 @@ def export(
     caches = sum(_bytes(c.shape, c.dtype) for c in manifest.caches)
     say(
         f"{out}: {manifest.name}, {amount(manifest.macs)} MACs, {amount(manifest.parameters)} parameters, "
-        f"{len(manifest.levels)} levels, {len(manifest.islands)} dense islands; {size(whole)} on disk, "
-        f"{size(caches)} of caches when recorded."
+        f"{len(manifest.levels)} levels, {len(manifest.islands)} dense islands; an edit makes "
+        f"{launched(manifest.launches)}; {size(whole)} on disk, {size(caches)} of caches when recorded."
     )
 
 

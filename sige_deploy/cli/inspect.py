@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from sige_deploy.cli.arguments import BundleArgument, Json
-from sige_deploy.cli.console import amount, busy, share, show, show_json, size
+from sige_deploy.cli.console import amount, busy, launched, share, show, show_json, size
 
 if TYPE_CHECKING:
     from sige_deploy.manifest import CacheSpec, Manifest
@@ -46,6 +46,7 @@ def _tables(manifest: Manifest, bundle_id: str) -> list[tuple[str, list[str], li
         ["id", bundle_id],
         ["work", f"{amount(manifest.macs)} MACs"],
         ["parameters", f"{amount(manifest.parameters)}, {manifest.precision}"],
+        ["an edit makes", launched(manifest.launches)],
         ["masks", f"eps {policy.eps:g}, dilate {policy.dilate}, threshold {policy.threshold:g}"],
         ["statistics", policy.statistics],
         [

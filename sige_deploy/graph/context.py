@@ -51,7 +51,7 @@ class Context:
     node: ir.Node | None = None
     _dense: dict[ir.Value, ir.Value] = field(default_factory=dict)
     _static: dict[tuple[ir.Value, object], ir.Value] = field(default_factory=dict)
-    _bases: dict[tuple[ir.Value, tuple[Atom, ...]], ir.Value] = field(default_factory=dict)
+    _bases: dict[ir.Value, ir.Value] = field(default_factory=dict)
     _views: dict[tuple[object, ...], Spatial] = field(default_factory=dict)
     _geometry_ids: dict[tuple[str, str, AxisTaps, AxisTaps], str] = field(default_factory=dict)
     _depends: dict[ir.Value, bool] = field(default_factory=dict)
@@ -186,8 +186,7 @@ class Context:
 
     def base(self, source: Spatial) -> ir.Value:
         """The recorded activation [B, H*W, C] in this channel order, as an input of the edit graph."""
-        layout = source.layout
-        key = (source.value, layout.order)
+        layout, key = source.layout, source.rows
         if key not in self._bases:
             level = self.levels[source.level]
             shape = (self.batch, level.pixels, layout.channels)

@@ -8,7 +8,7 @@ statistics and an affine map:
     t = beta - mean * s
 
 so that the rules for reductions (recorded statistics) and for elementwise ops cover it without a rule of its
-own.
+own. Of a float16 network, the statistics and the making of s and t are in float32.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from sige_deploy.graph.opset import at_opset
 from sige_deploy.ops import OPSET
 
 PASS_DOMAIN = "sige.pass"
+HALF = "float16"  # overload of the statistics op
 
 
 def prepare(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> ir.Model:
@@ -150,19 +151,31 @@ def expand_composites(model: ir.Model) -> None:
         ir.convenience.replace_all_uses_with(node.outputs[0], result, replace_graph_outputs=True)
         model.graph.remove(node, safe=True)
         result.name = name
-    function = moments_function()
-    model.functions[function.identifier()] = function
-    model.opset_imports[PASS_DOMAIN] = 1
+    _add_moments(model)
     ShapeInferencePass()(model)
 
 
 def _moments(b: Builder, x: ir.Value, axes: list[int]) -> tuple[ir.Value, ir.Value]:
     shape = static_shape(x)
     assert shape is not None
-    mean, variance = b.op("Moments", [x], {"axes": axes}, domain=PASS_DOMAIN, outputs=2)
+    assert x.dtype is not None
+    mean, variance = moments(b, x, axes)
     for value in (mean, variance):
         value.shape = ir.Shape([1 if a in axes else n for a, n in enumerate(shape)])
     return mean, variance
+
+
+def moments(b: Builder, x: ir.Value, axes: list[int]) -> list[ir.Value]:
+    """mean and variance over the axes, which are kept; of float16 in float32."""
+    half = x.dtype == ir.DataType.FLOAT16
+    outputs: list[ir.Value] = b.op(
+        "Moments", [x], {"axes": axes}, domain=PASS_DOMAIN, dtype=ir.DataType.FLOAT if half else x.dtype,
+        outputs=2,
+    )  # fmt: skip
+    producer = outputs[0].producer()
+    assert producer is not None
+    producer.overload = HALF if half else ""
+    return outputs
 
 
 def _affine(
@@ -174,13 +187,25 @@ def _affine(
     beta: ir.Value | None,
     eps: float,
 ) -> tuple[ir.Value, ir.Value]:
-    """s and t; statistics, gamma and beta broadcast against each other."""
-    epsilon = b.constant(np.asarray(eps, x.dtype.numpy()))  # type: ignore[union-attr]
+    """s and t in x's type; statistics, gamma and beta broadcast against each other."""
+    mean, variance = _wide(b, mean), _wide(b, variance)
+    gamma, beta = (None if v is None else _wide(b, v) for v in (gamma, beta))
+    epsilon = b.constant(np.asarray(eps, mean.dtype.numpy()))  # type: ignore[union-attr]
     scale = b.op("Reciprocal", [b.op("Sqrt", [b.op("Add", [variance, epsilon])])])
     scale = scale if gamma is None else b.op("Mul", [scale, gamma])
     shift = b.op("Mul", [mean, scale])
     shift = b.op("Neg", [shift]) if beta is None else b.op("Sub", [beta, shift])
+    if x.dtype == scale.dtype:
+        return scale, shift
+    scale, shift = (b.op("Cast", [v], {"to": x.dtype}, dtype=x.dtype) for v in (scale, shift))
     return scale, shift
+
+
+def _wide(b: Builder, value: ir.Value) -> ir.Value:
+    """A float16 value in float32, another one as it is."""
+    if value.dtype != ir.DataType.FLOAT16:
+        return value
+    return b.op("Cast", [value], {"to": ir.DataType.FLOAT}, dtype=ir.DataType.FLOAT)  # type: ignore[no-any-return]
 
 
 def _group_norm(node: ir.Node, b: Builder) -> ir.Value:
@@ -250,27 +275,33 @@ EXPANSIONS: dict[str, Callable[[ir.Node, Builder], ir.Value | None]] = {
 }
 
 
-def moments_function() -> ir.Function:
+def moments_function(overload: str) -> ir.Function:
     """mean and variance over ``axes``, axes kept: two passes, so that a large mean does not cancel the
-    variance."""
+    variance. HALF: of float16, in float32."""
     b = Builder("")
-    x = ir.Value(name="x")
+    given = ir.Value(name="x")
     axes = b.op("Constant", [])
     node = axes.producer()
     assert node is not None
     node.attributes["value_ints"] = ir.RefAttr("value_ints", "axes", ir.AttributeType.INTS)
+    x = b.op("Cast", [given], {"to": ir.DataType.FLOAT}) if overload == HALF else given
     mean = b.op("ReduceMean", [x, axes])
     centred = b.op("Sub", [x, mean])
     variance = b.op("ReduceMean", [b.op("Mul", [centred, centred]), axes])
-    graph = ir.Graph([x], [mean, variance], nodes=b.nodes, opset_imports={"": OPSET}, name="Moments")
+    graph = ir.Graph([given], [mean, variance], nodes=b.nodes, opset_imports={"": OPSET}, name="Moments")
     attributes = [ir.Attr("axes", ir.AttributeType.INTS, None)]
-    return ir.Function(PASS_DOMAIN, "Moments", graph=graph, attributes=attributes)
+    return ir.Function(PASS_DOMAIN, "Moments", overload, graph=graph, attributes=attributes)
+
+
+def _add_moments(model: ir.Model) -> None:
+    for overload in ("", HALF):
+        function = moments_function(overload)
+        model.functions[function.identifier()] = function
+    model.opset_imports[PASS_DOMAIN] = 1
 
 
 def inline_moments(model: ir.Model) -> None:
     """Replace the pass's own statistics op by standard ones."""
-    function = moments_function()
-    model.functions[function.identifier()] = function
-    model.opset_imports[PASS_DOMAIN] = 1
+    _add_moments(model)
     InlinePass()(model)
     model.opset_imports.pop(PASS_DOMAIN, None)

@@ -44,6 +44,22 @@ def test_manifest(tmp_path: Path) -> None:
     assert {"torch", "onnx", "sige_deploy"} <= set(manifest.producer)
 
 
+def test_values_take_the_outputs_names(tmp_path: Path) -> None:
+    """Only a second name of one value, and the input that is a base, are copied."""
+    model = network(
+        "r = Relu(x) y = Conv<pads=[1,1,1,1]>(r, w) z = Conv<pads=[1,1,1,1]>(x, w) s = Identity(r)",
+        outputs="float r, float s, float y, float z",
+        weights=CONV,
+    )
+    bundle = sige.export(saved(model, tmp_path), {"x": X}, tmp_path / "bundle", ["x"])
+    assert bundle.manifest.launches == {"Identity": 2, "sige.Conv": 2, "Relu": 1}
+    edit = onnx.load(bundle.path("edit.onnx"), load_external_data=False).graph
+    names = [o.name for o in edit.output]
+    assert names == ["rows.r", "rows.s", "rows.y", "rows.z", "fresh.x"]
+    assert {c.rows for c in bundle.manifest.caches} == {"rows.r", "fresh.x"}
+    assert {n.output[0] for n in edit.node if n.op_type == "Identity"} == {"rows.s", "fresh.x"}
+
+
 def test_name_and_progress(tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     bundle = sige.export(

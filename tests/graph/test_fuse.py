@@ -20,7 +20,7 @@ WEIGHTS = {
 
 
 def edit_nodes(model: onnx.ModelProto, folder: Path) -> list[onnx.NodeProto]:
-    """Nodes of the edit graph, without the identities that only name outputs."""
+    """Nodes of the edit graph, without the copies of inputs that commit writes."""
     onnx.save(model, folder / "net.onnx")
     example = {"x": np.zeros((2, 4, 12, 10), np.float32)}
     bundle = sige.export(folder / "net.onnx", example, folder / "bundle", ["x"])

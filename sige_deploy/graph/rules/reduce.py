@@ -11,6 +11,7 @@ import onnx_ir as ir
 from sige_deploy.graph.builder import attribute, is_constant
 from sige_deploy.graph.context import Context
 from sige_deploy.graph.layout import Atom, Layout, size_of
+from sige_deploy.graph.normalise import moments as compute_moments
 from sige_deploy.graph.rules import rule
 from sige_deploy.graph.values import Spatial, Static, require
 
@@ -101,11 +102,8 @@ def moments(node: ir.Node, ctx: Context) -> None:
     reduced = tuple(a for axis in axes for a in source.layout.dims[axis])
     kept = tuple(a for a in source.layout.order if a not in reduced)
     value = trailing(ctx, source, kept, reduced)
-    last = {"axes": [3 if kept else 2]}
     layout = Layout(tuple(() if a in axes else dim for a, dim in enumerate(source.layout.dims)), kept)
-    for output, rows in zip(
-        node.outputs, ctx.edit.op("Moments", [value], last, domain=node.domain, outputs=2)
-    ):
+    for output, rows in zip(node.outputs, compute_moments(ctx.edit, value, [3 if kept else 2])):
         rows = ctx.edit.reshape(rows, [0, 0, size_of(kept)]) if kept else rows
         ctx.set_spatial(output, source.level, layout, rows)
 
