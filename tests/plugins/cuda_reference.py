@@ -27,15 +27,19 @@ def _activate(name: str, x: torch.Tensor, alpha: float) -> torch.Tensor:
 
 def _taps(inputs: Inputs, activation: str, alpha: float, phases: int, pad_value: float) -> torch.Tensor:
     """[B, R, K, C / phases]."""
-    x = torch.cat([inputs["rows"], inputs["base"][:, inputs["halo"].long()]], 1).double()
+    table = inputs.get("table")
+    rows = inputs["rows"]
+    x = (rows if table is None else torch.cat([rows, inputs["base"][:, inputs["halo"].long()]], 1)).double()
     if "scale" in inputs:
         x = x * inputs["scale"].double()
     if "shift" in inputs:
         x = x + inputs["shift"].double()
     x = _activate(activation, x, alpha)
+    if table is None:
+        return x.unsqueeze(2)
     x = x.reshape(x.shape[0], x.shape[1] * phases, x.shape[2] // phases)
     padding = torch.full_like(x[:, :1] if x.shape[1] else x.new_empty(x.shape[0], 1, x.shape[2]), pad_value)
-    return torch.cat([x, padding], 1)[:, inputs["table"].long()]
+    return torch.cat([x, padding], 1)[:, table.long()]
 
 
 def gather(
@@ -62,9 +66,13 @@ def conv(
         taps.unflatten(3, (group, depth)),
         weight.reshape(kernel, depth, group, outputs // group),
     ).flatten(2)
-    for name in ("bias", "embedding", "residual"):
+    for name in ("bias", "embedding"):
         if name in inputs:
             y = y + inputs[name].double()
+    if "multiplier" in inputs:
+        y = y * inputs["multiplier"].double()
+    if "residual" in inputs:
+        y = y + inputs["residual"].double()
     return _activate(activation_out, y, alpha_out)
 
 

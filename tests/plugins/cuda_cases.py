@@ -1,0 +1,155 @@
+"""Random cases of every op for the CUDA backend: inputs and attributes, named as in docs/ops.md."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import torch
+
+from .library import ACTIVATIONS
+
+CHANNELS = (3, 36, 128, 512, 1280)
+ROWS = (0, 1, 2, 8, 15, 16, 17, 63, 64, 65, 120, 128, 129, 257, 784, 2048, 4099)
+"""Without a table: none, few and many rows, and numbers around the sizes of tiles."""
+
+Case = tuple[dict[str, torch.Tensor], dict[str, Any]]
+
+
+class Draw:
+    """Random sizes and device tensors."""
+
+    def __init__(self, seed: int, small: bool) -> None:
+        self.random = random.Random(seed)
+        self.small = small
+        torch.manual_seed(seed)
+
+    def pick(self, *choices: Any) -> Any:
+        return self.random.choice(choices)
+
+    def values(self, dtype: torch.dtype, *shape: int) -> torch.Tensor:
+        return torch.randn(shape, device="cuda", dtype=torch.float32).to(dtype)
+
+    def active(self, pixels: int) -> torch.Tensor:
+        """Ascending pixels: none, one, all, or some; sometimes padded by repeating the last."""
+        count = self.pick(0, 1, pixels, self.random.randint(1, pixels), self.random.randint(1, pixels))
+        chosen = torch.randperm(pixels)[:count].sort().values
+        if count and self.random.random() < 0.5:
+            chosen = torch.cat([chosen, chosen[-1:].expand(self.random.randint(1, 9))])
+        return chosen.int().cuda()
+
+    def source(self, dtype: torch.dtype, channels: int, phases: int = 1) -> dict[str, torch.Tensor]:
+        """rows, base, halo, table, and sometimes scale and shift."""
+        most = 40 if self.small else 300
+        batch, pixels = self.pick(1, 2, 3), self.random.randint(1, most)
+        fresh = self.pick(0, 1, pixels, self.random.randint(0, pixels))
+        halo, targets = self.random.randint(0, pixels), self.pick(0, 1, self.random.randint(1, most))
+        taps = self.pick(1, 2, 9, 25)
+        inputs = {
+            "rows": self.values(dtype, batch, fresh, channels),
+            "base": self.values(dtype, batch, pixels, channels),
+            "halo": torch.randint(0, pixels, (halo,), device="cuda", dtype=torch.int32),
+            "table": torch.randint(
+                -1, (fresh + halo) * phases, (targets, taps), device="cuda", dtype=torch.int32
+            ),
+        }
+        return inputs | self.affine(dtype, batch, channels)
+
+    def own_rows(self, dtype: torch.dtype, channels: int) -> dict[str, torch.Tensor]:
+        """rows without a table, and sometimes scale and shift."""
+        batch, rows = self.pick(1, 2), self.pick(*(ROWS[:8] if self.small else ROWS))
+        return {"rows": self.values(dtype, batch, rows, channels)} | self.affine(dtype, batch, channels)
+
+    def affine(self, dtype: torch.dtype, batch: int, channels: int) -> dict[str, torch.Tensor]:
+        """scale and shift, each in most cases."""
+        return {
+            name: self.values(dtype, self.pick(1, batch), 1, channels)
+            for name in ("scale", "shift")
+            if self.random.random() < 0.6
+        }
+
+    def gather(self, dtype: torch.dtype) -> Case:
+        phases, width = self.pick(1, 1, 2, 4), self.pick(1, 3, 4, 8, 12, 64, 320)
+        attributes = {
+            "activation": self.pick("identity", *ACTIVATIONS),
+            "alpha": 0.2,
+            "phases": phases,
+            "pad_value": self.pick(0.0, 1.5, -float("inf")),
+        }
+        return self.source(dtype, width * phases, phases), attributes
+
+    def gather_own_rows(self, dtype: torch.dtype) -> Case:
+        attributes = {"activation": self.pick("identity", *ACTIVATIONS), "alpha": 0.2}
+        return self.own_rows(dtype, self.pick(1, *CHANNELS)), attributes
+
+    def conv(self, dtype: torch.dtype) -> Case:
+        kind = self.pick("plain", "plain", "wide", "wide", "grouped", "depthwise", "depthwise x2")
+        group = 1 if kind in ("plain", "wide") else self.pick(2, 3, 16)
+        depth = 1 if kind.startswith("depthwise") else self.pick(1, 3, 4, 8, 12, 36, 64, 160)
+        wide = self.pick(1, 3, 4, 8, 40, 64, 320)
+        if kind == "wide":
+            depth, wide = self.pick(36, 64, 128, 320, 512, 1280), self.pick(36, 64, 128, 320, 512)
+        outputs = group * {"depthwise": 1, "depthwise x2": 2}.get(kind, wide)
+        return self.convolved(self.source(dtype, group * depth), group, outputs)
+
+    def conv_own_rows(self, dtype: torch.dtype) -> Case:
+        kind = self.pick("linear", "linear", "linear", "linear", "grouped", "depthwise")
+        channels = self.pick(*CHANNELS)
+        group = {"linear": 1, "grouped": 3 if channels == 3 else 4, "depthwise": channels}[kind]
+        outputs = channels if kind == "depthwise" else group * self.pick(1, 3, 9, 32, 128, 320)
+        if kind == "linear":
+            outputs = self.pick(*CHANNELS)
+        return self.convolved(self.own_rows(dtype, channels), group, outputs)
+
+    def convolved(self, inputs: dict[str, torch.Tensor], group: int, outputs: int) -> Case:
+        """A source with a weight and, each in half of the cases, the inputs of the epilogue."""
+        (batch, targets, channels), dtype = inputs["rows"].shape, inputs["rows"].dtype
+        targets, taps = inputs["table"].shape if "table" in inputs else (targets, 1)
+        depth = channels // group
+        # The sum of taps * depth products stays of order 1.
+        inputs["weight"] = self.values(dtype, taps, depth, outputs) * (taps * depth) ** -0.5
+        for name, shape in (
+            ("bias", (outputs,)),
+            ("embedding", (self.pick(1, batch), 1, outputs)),
+            ("multiplier", (batch, targets, outputs)),
+            ("residual", (batch, targets, outputs)),
+        ):
+            if self.random.random() < 0.5:
+                inputs[name] = self.values(dtype, *shape)
+        attributes = {
+            "group": group,
+            "activation_in": self.pick("identity", *ACTIVATIONS),
+            "alpha_in": 0.2,
+            "activation_out": self.pick("identity", "relu", *ACTIVATIONS),
+            "alpha_out": 0.3,
+        }
+        return inputs, attributes
+
+    def scatter(self, dtype: torch.dtype) -> Case:
+        batch, pixels, channels = self.pick(1, 2), self.random.randint(1, 200), self.pick(1, 3, 8, 64)
+        active = self.active(pixels)
+        by_pixel = self.values(dtype, batch, pixels, channels)
+        inputs = {
+            "base": self.values(dtype, batch, pixels, channels),
+            "rows": by_pixel[:, active.long()].contiguous(),
+            "active": active,
+        }
+        return inputs, {}
+
+    def attention(self, dtype: torch.dtype) -> Case:
+        batch, heads = self.pick(1, 2), self.pick(1, 2, 5)
+        dk = self.pick(1, 8, 12, 40, 64, 80, 128, 160, 256, 300, 512)
+        dv = self.pick(dk, dk, 1, 20, 64)
+        pixels = self.pick(1, 31, 64, 65, self.random.randint(1, 150 if self.small else 900))
+        active = self.active(pixels)
+        keys = self.values(dtype, batch, pixels, heads * dk)
+        values = self.values(dtype, batch, pixels, heads * dv)
+        inputs = {
+            "q": self.values(dtype, batch, active.numel(), heads * dk),
+            "k": keys[:, active.long()].contiguous(),
+            "v": values[:, active.long()].contiguous(),
+            "k_base": self.values(dtype, batch, pixels, heads * dk),
+            "v_base": self.values(dtype, batch, pixels, heads * dv),
+            "active": active,
+        }
+        return inputs, {"heads": heads, "scale": self.pick(0.0, 0.1)}
