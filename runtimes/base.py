@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from sige_deploy.bundle import Bundle
 from sige_deploy.errors import InputError, RuntimeFailure
+
+if TYPE_CHECKING:
+    from sige_deploy.devices.base import Device
 
 Arrays = dict[str, np.ndarray]
 
@@ -34,6 +37,9 @@ class Runtime(Protocol):
     ) -> Mapping[str, np.ndarray]:
         """Run the edit graph on feeds and caches (those that it lacks are skipped); the mapping returned
         holds `outputs` and may fetch an array only when it is looked up."""
+
+    def device(self) -> Device:
+        """A device for one session on this runtime."""
 
     def close(self) -> None:
         """Give back the engine's memory."""

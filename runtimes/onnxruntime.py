@@ -13,6 +13,7 @@ import numpy as np
 
 from sige_deploy import native
 from sige_deploy.bundle import Bundle
+from sige_deploy.devices.host import HostDevice
 from sige_deploy.errors import InputError, RuntimeFailure
 from sige_deploy.runtimes.base import Arrays
 
@@ -83,6 +84,9 @@ class OnnxRuntime:
                 binding.bind_output(name)
             session.run_with_iobinding(binding)
             return _Fetched(dict(zip(outputs, binding.get_outputs())))
+
+    def device(self) -> HostDevice:
+        return HostDevice(self._bundle, self)
 
     def close(self) -> None:
         self._sessions.clear()

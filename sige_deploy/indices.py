@@ -73,29 +73,35 @@ class Indexer:
         self._scratch = np.empty((2, max([_CHUNK, *(g.taps for g in geometries)])), np.intp)
         self._lock = threading.Lock()
 
-    def build(self, masks: Sequence[np.ndarray], only: Set[str] | None = None) -> EditIndices:
-        """Index feeds for an edit.
+    def activate(self, masks: Sequence[np.ndarray]) -> ActivePixels:
+        """The active pixels of every level.
 
         masks: bool [h, w], the edited pixels of each spatial input (before dilation) at that input's size.
-        only: names of the feeds wanted; None makes all. Raises InputError for masks of another type.
+        Raises InputError for masks of another type.
         """
         for mask in masks:
             if mask.ndim != 2 or mask.dtype != bool:
                 raise InputError(f"A mask must be bool [H, W], got {mask.dtype} {list(mask.shape)}.")
         if not masks:
             raise InputError("An edit needs one mask per spatial input, got none.")
-        by_level = level_masks(masks, self.levels.values(), self.geometries, self.policy)
-        active = {id_: _Active(mask) for id_, mask in by_level.items()}
-        feeds = {f"active.{id_}": pixels.padded for id_, pixels in active.items()}
+        return ActivePixels(level_masks(masks, self.levels.values(), self.geometries, self.policy))
+
+    def feed(self, active: ActivePixels, only: Set[str] | None = None) -> EditIndices:
+        """Index feeds for an edit of these active pixels. only: names of the feeds wanted; None makes all."""
+        levels = active.padded()
+        feeds = {f"active.{id_}": pixels.padded for id_, pixels in levels.items()}
         with self._lock:
-            feeds.update(self._reads(active, only))
-        counts = {id_: pixels.count for id_, pixels in active.items()}
+            feeds.update(self._reads(levels, only))
         return EditIndices(
             feeds={name: feed for name, feed in feeds.items() if only is None or name in only},
-            counts=counts,
-            fractions={id_: count / self.levels[id_].pixels for id_, count in counts.items()},
-            pixels={id_: pixels.padded[: pixels.count] for id_, pixels in active.items()},
+            counts=active.counts,
+            fractions={id_: count / self.levels[id_].pixels for id_, count in active.counts.items()},
+            pixels={id_: pixels.padded[: pixels.count] for id_, pixels in levels.items()},
         )
+
+    def build(self, masks: Sequence[np.ndarray], only: Set[str] | None = None) -> EditIndices:
+        """`feed` of what `activate` makes of the masks."""
+        return self.feed(self.activate(masks), only)
 
     def _reads(self, active: dict[str, _Active], only: Set[str] | None) -> dict[str, np.ndarray]:
         """Feeds of the geometries; what `only` leaves out is left out where that saves work."""
@@ -118,6 +124,17 @@ class Indexer:
             for codes in filled:
                 codes.clear()
         return feeds
+
+
+class ActivePixels:
+    """Which pixels an edit makes active. counts: of each level, by id."""
+
+    def __init__(self, masks: dict[str, np.ndarray]) -> None:
+        self._masks = masks
+        self.counts = {id_: int(np.count_nonzero(mask)) for id_, mask in masks.items()}
+
+    def padded(self) -> dict[str, _Active]:
+        return {id_: _Active(mask) for id_, mask in self._masks.items()}
 
 
 class _Active:

@@ -1,4 +1,4 @@
-"""What a user hands in, checked and turned into numpy; outputs turned into the kind that came in."""
+"""What a user hands in, checked, and turned into numpy; outputs turned into the kind that came in."""
 
 from __future__ import annotations
 
@@ -12,34 +12,57 @@ from sige_deploy.errors import InputError
 from sige_deploy.manifest import InputSpec
 
 
-def checked(specs: list[InputSpec], given: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """C-contiguous numpy arrays of all inputs, by name; arrays that are fine already are not copied.
+def checked(specs: list[InputSpec], given: Mapping[str, Any]) -> dict[str, Any]:
+    """All inputs by name, in the order of `specs`, as they were given: numpy arrays or torch tensors.
 
-    Raises InputError for unknown or missing names, another shape or dtype, NaN or infinity.
+    Raises InputError for unknown or missing names and another type, shape or dtype.
     """
     names = [spec.name for spec in specs]
     for name in given:
         if name not in names:
             raise InputError(f"the network has no input '{name}'; its inputs are {_listed(names)}.")
-    for name in names:
-        if name not in given:
-            raise InputError(f"input '{name}' is missing; the network's inputs are {_listed(names)}.")
-    return {spec.name: _one(spec, given[spec.name]) for spec in specs}
+    for spec in specs:
+        if spec.name not in given:
+            raise InputError(f"input '{spec.name}' is missing; the network's inputs are {_listed(names)}.")
+        _check(spec, given[spec.name])
+    return {name: given[name] for name in names}
 
 
-def checked_mask(mask: Any, height: int, width: int) -> np.ndarray:
-    """The mask as bool numpy [height, width]; raises InputError for another shape or dtype."""
+def checked_mask(mask: Any, height: int, width: int) -> Any:
+    """The mask as given, a bool numpy array or torch tensor [height, width]; raises InputError for another
+    type, shape or dtype."""
     what = f"a bool array of shape [{height}, {width}]"
     if not is_tensor(mask) and not isinstance(mask, np.ndarray):
         raise InputError(f"mask is a {type(mask).__name__}; expected {what}.")
-    mask = _array("mask", mask)
-    if mask.dtype != np.bool_:
-        raise InputError(f"mask has dtype {mask.dtype}; expected {what}, e.g. mask > 0.")
-    if mask.shape != (height, width):
+    if dtype_name(mask) != "bool":
+        raise InputError(f"mask has dtype {dtype_name(mask)}; expected {what}, e.g. mask > 0.")
+    if tuple(mask.shape) != (height, width):
         raise InputError(
             f"mask has shape {list(mask.shape)}; expected {what}, the size of the spatial input."
         )
-    return np.ascontiguousarray(mask)
+    return mask
+
+
+def as_numpy(name: str, value: Any) -> np.ndarray:
+    """A C-contiguous numpy array of a value that was checked; no copy of arrays that are so already. Raises
+    InputError for tensors without plain values (meta, sparse, quantised)."""
+    if not isinstance(value, np.ndarray):
+        try:
+            value = value.detach().cpu().numpy()
+        except (RuntimeError, TypeError) as error:
+            raise plain_values(name) from error
+    # ascontiguousarray alone would turn a scalar into a vector
+    return value if value.flags.c_contiguous else np.ascontiguousarray(value)
+
+
+def plain_values(name: str) -> InputError:
+    """The error about a tensor that has none."""
+    return InputError(f"input '{name}' is a tensor without plain values; pass a dense tensor.")
+
+
+def dtype_name(value: Any) -> str:
+    """ "float32", "bool", ...: numpy's name of an array's or a tensor's dtype."""
+    return str(value.dtype).removeprefix("torch.")
 
 
 def is_tensor(value: Any) -> bool:
@@ -63,34 +86,18 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     return np.array_equal(a.reshape(-1).view(np.uint8), b.reshape(-1).view(np.uint8))
 
 
-def _one(spec: InputSpec, value: Any) -> np.ndarray:
+def _check(spec: InputSpec, value: Any) -> None:
     expected = f"{spec.dtype} of shape {spec.shape}"
     if not is_tensor(value) and not isinstance(value, np.ndarray):
         raise InputError(
             f"input '{spec.name}' is a {type(value).__name__}; "
             f"expected a numpy array or torch tensor, {expected}."
         )
-    dtype = str(value.dtype).removeprefix("torch.")
+    dtype = dtype_name(value)
     if dtype != spec.dtype:
         raise InputError(f"input '{spec.name}' has dtype {dtype}; expected {expected}, so convert it first.")
     if list(value.shape) != spec.shape:
         raise InputError(f"input '{spec.name}' has shape {list(value.shape)}; expected {expected}.")
-    value = _array(f"input '{spec.name}'", value)
-    # ascontiguousarray alone would turn a scalar into a vector
-    value = value if value.flags.c_contiguous else np.ascontiguousarray(value)
-    if value.dtype.kind == "f" and not np.isfinite(value).all():
-        raise InputError(f"input '{spec.name}' holds NaN or infinity; every value must be finite.")
-    return value
-
-
-def _array(name: str, value: Any) -> np.ndarray:
-    """A torch tensor's values as numpy; numpy arrays as they are."""
-    if isinstance(value, np.ndarray):
-        return value
-    try:
-        return value.detach().cpu().numpy()
-    except (RuntimeError, TypeError) as error:  # meta, sparse and quantised tensors
-        raise InputError(f"{name} is a tensor without plain values; pass a dense tensor.") from error
 
 
 def _listed(names: list[str]) -> str:

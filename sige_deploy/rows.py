@@ -7,6 +7,12 @@ import numpy as np
 from sige_deploy.manifest import InputSpec, OutputSpec
 
 
+def size(spec: InputSpec) -> tuple[int, int]:
+    """(height, width) of a spatial input in pixels."""
+    axes = spec.axes or []
+    return spec.shape[axes.index("Y")], spec.shape[axes.index("X")]
+
+
 def planes(spec: InputSpec, dense: np.ndarray) -> np.ndarray:
     """View [N, C, Y, X] of a spatial input; an axis that the input lacks has size 1."""
     axes = list(spec.axes or [])

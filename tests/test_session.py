@@ -13,6 +13,7 @@ import pytest
 import tiny
 
 import sige_deploy as sige
+from sige_deploy.devices.host import HostDevice
 from sige_deploy.errors import BundleError, InputError, RuntimeFailure, StateError
 from sige_deploy.runtimes.onnxruntime import OnnxRuntime
 
@@ -261,7 +262,7 @@ def test_a_failed_commit_leaves_the_base(
     edit = tiny.edited(base, *BOX)
     before = recorded.edit(**edit)["y"]
     with monkeypatch.context() as patch:
-        patch.setattr(sige.Session, "_fresh_rows", fail)
+        patch.setattr(HostDevice, "_fresh_rows", fail)
         refused(RuntimeFailure, recorded.commit)
     np.testing.assert_array_equal(recorded.edit(**edit)["y"], before)
     recorded.commit()

@@ -1,4 +1,4 @@
-"""The memory of an NVIDIA GPU, through the package `cuda-bindings`; imported only when a CUDA device is used."""
+"""The memory of an NVIDIA GPU, through the package `cuda-bindings`, imported only when it is asked for."""
 
 from __future__ import annotations
 

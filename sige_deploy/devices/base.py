@@ -1,0 +1,94 @@
+"""What a session asks of the device that its data lives on."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from sige_deploy.manifest import Manifest
+
+
+class Call(Protocol):
+    """One record or edit: its inputs, taken in, and what becomes of them: one of `record`, `index` and `run`,
+    `dense` or `reuse`, then `finish`. What was recorded or is to be committed stays in force until then."""
+
+    def not_finite(self) -> str | None:
+        """The first input that holds NaN or infinity."""
+
+    def changed(self, name: str) -> bool:
+        """Whether an input differs from the recorded one in any bit."""
+
+    def counts(self) -> dict[str, int]:
+        """Active pixels of each level by id; all 0 where no pixel was edited."""
+
+    def record(self) -> None:
+        """Run the dense pass for outputs and caches."""
+
+    def index(self) -> None:
+        """Make the index feeds of the edit."""
+
+    def run(self) -> bool:
+        """Run the edit graph; returns whether a captured graph ran."""
+
+    def dense(self) -> bool:
+        """Run the original network; returns as `run`."""
+
+    def reuse(self) -> None:
+        """Take the recorded outputs."""
+
+    def finish(self) -> dict[str, Any]:
+        """The outputs by name: new arrays, of the kind of the inputs: torch tensors on the first tensor's
+        device, or numpy arrays. From now on the record is in force, or commit takes up the edit."""
+
+
+class Device(Protocol):
+    """Where the inputs, the recorded state and the engine of one session are. Methods raise RuntimeFailure
+    with one sentence when the device or the engine fails; they are called inside `current()`, in turn."""
+
+    @property
+    def name(self) -> str:
+        """Engine and device, for reports."""
+
+    @property
+    def recorded(self) -> bool:
+        """Whether there is a recorded state."""
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory that the recorded caches take on the device."""
+
+    @property
+    def graphs(self) -> int:
+        """Captured graphs that are kept for edits to come."""
+
+    def current(self) -> contextlib.AbstractContextManager[None]:
+        """Make the device the calling thread's for a while."""
+
+    def load(self) -> None:
+        """Load what edits need; nothing the second time."""
+
+    def take_in(self, given: Mapping[str, Any], mask: Any = None) -> Call:
+        """Inputs as `inputs.checked` returns them and the mask of an edit, as `inputs.checked_mask` does."""
+
+    def commit(self) -> None:
+        """Make the last edit part of the recorded state. Raises StateError where it is lost: a later one
+        failed in the engine."""
+
+    def arrays(self) -> Mapping[str, np.ndarray]:
+        """The recorded state, as `caches.expected` names it; each array is fetched when it is looked up."""
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take up a state that `arrays` gave, as if it had been recorded here."""
+
+    def close(self) -> None:
+        """Give back all memory; nothing else is called afterwards."""
+
+
+def edit_outputs(manifest: Manifest) -> list[str]:
+    """Names of the edit graph's outputs: of the model's outputs, then fresh rows of caches."""
+    names = [output.rows for output in manifest.outputs]
+    names += [c.rows for c in manifest.caches if c.rows is not None]
+    return list(dict.fromkeys(names))
