@@ -13,10 +13,15 @@ def active_fraction(levels: list[LevelSpec], counts: Mapping[str, int]) -> float
 
     counts: active pixels P_l by level id.
     """
-    counted = any(level.macs for level in levels)
-    weights = [level.macs if counted else level.height * level.width for level in levels]
     shares = [counts.get(level.id, 0) / (level.height * level.width) for level in levels]
-    return sum(w * s for w, s in zip(weights, shares)) / sum(weights)
+    weighed = weights(levels)
+    return sum(w * s for w, s in zip(weighed, shares)) / sum(weighed)
+
+
+def weights(levels: list[LevelSpec]) -> list[int]:
+    """What all pixels of each level weigh: multiply-adds, or pixels in a network without any."""
+    counted = any(level.macs for level in levels)
+    return [level.macs if counted else level.height * level.width for level in levels]
 
 
 def runs_dense(planner: PlannerSpec, fraction: float) -> bool:

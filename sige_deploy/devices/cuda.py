@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sige_deploy.devices.memory import Buffer, Shape
+from sige_deploy.devices.memory import Buffer, Shape, host_array
 from sige_deploy.errors import InputError, RuntimeFailure
 
 STAGING = 32 << 20  # bytes of pinned host memory, through which arrays of up to half of it travel
@@ -201,12 +201,10 @@ class _Staging:
         self._at = 0
 
     def _allocate(self) -> np.ndarray:
-        import ctypes
-
         api = self._memory._api
         pointer = self._memory._call(api.cudaHostAlloc, STAGING, api.cudaHostAllocDefault)
         weakref.finalize(self, _quietly, api.cudaFreeHost, pointer)
-        return np.frombuffer((ctypes.c_uint8 * STAGING).from_address(pointer), np.uint8)
+        return host_array(Buffer(pointer, [STAGING], np.uint8))
 
 
 def _bindings(device: str) -> Any:
