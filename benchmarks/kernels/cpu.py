@@ -2,8 +2,9 @@
 
     PYTHONPATH=tests python benchmarks/kernels/cpu.py --out benchmarks/results/kernels_cpu.json
 
-Shapes are 3x3 convs of GauGAN, DDPM and Stable Diffusion and its self-attentions. Both run the same arrays in
-turn, and the median of the thread's own time counts, so that other work on the machine disturbs little.
+Shapes are 3x3 convs of GauGAN, DDPM and Stable Diffusion, linear layers of rows, and self-attentions. Both
+run the same arrays in turn, and the median of the thread's own time counts, so that other work on the machine
+disturbs little.
 """
 
 from __future__ import annotations
@@ -55,6 +56,26 @@ def case(batch: int, side: int, edit: int, channels: int, outputs: int, group: i
         "scale": random(5, np.float32, batch, 1, channels),
         "shift": random(6, np.float32, batch, 1, channels),
         "residual": random(7, np.float32, batch, len(active), outputs),
+    }
+
+
+# name, batch, rows, Cin, Cout
+LINEARS = [
+    ("linear SD 64x64, 1.4 %", 2, 121, 320, 1280),
+    ("linear SD 16x16", 2, 16, 1280, 1280),
+    ("linear DDPM 256x256", 1, 784, 512, 256),
+    ("linear DDPM 16x16", 1, 28, 512, 512),
+    ("linear GauGAN 256, 5 %", 1, 3249, 64, 64),
+]
+
+
+def linear_case(batch: int, rows: int, channels: int, outputs: int) -> dict[str, np.ndarray]:
+    """A 1x1 conv without a table: bias and residual behind."""
+    return {
+        "rows": random(1, np.float32, batch, rows, channels),
+        "weight": random(3, np.float32, 1, channels, outputs),
+        "bias": random(4, np.float32, outputs),
+        "residual": random(7, np.float32, batch, rows, outputs),
     }
 
 
@@ -144,6 +165,8 @@ def main() -> None:
     cases: list[tuple[str, str, dict[str, np.ndarray], dict[str, Any]]] = []
     for name, *sizes in SHAPES:
         cases.append((name, "conv", case(*sizes), {"group": sizes[-1], "activation_in": "silu"}))
+    for name, *sizes in LINEARS:
+        cases.append((name, "conv", linear_case(*sizes), {}))
     for name, batch, side, edit, heads, width in ATTENTIONS:
         cases.append((name, "attention", attention_case(batch, side, edit, heads, width), {"heads": heads}))
     results = []

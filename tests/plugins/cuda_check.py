@@ -3,7 +3,8 @@
     PYTHONPATH=tests python -m plugins.cuda_check --library build/cuda/libsige_kernels.so
 
 Every case draws new sizes, tables and values, poisons outputs and workspace with NaN, and runs the op plainly
-and inside a captured graph; then convs that read one another run in one graph. Exit status 1 if any case misses the tolerance of docs/ops.md.
+and inside a captured graph; at the end, convs that read one another run in one graph. Exit status 1 if
+anything misses the tolerance of docs/ops.md.
 """
 
 from __future__ import annotations

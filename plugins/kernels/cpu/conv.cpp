@@ -6,7 +6,8 @@
 namespace sige::cpu::SIGE_ISA {
 
 constexpr int64_t CONV_BLOCKS = 6;      // row blocks per task: they share one chunk of the weights in the cache
-constexpr int64_t CONV_PANELS = 2;      // panels per task: they share the gathered rows
+constexpr int64_t CONV_PANELS = 4;      // most panels per task: they share the gathered rows
+constexpr int64_t MANY_TASKS = 16;      // if there are fewer, each gets half of the panels, for more threads to share
 constexpr int64_t DEPTHWISE_ROWS = 16;  // target pixels per task
 
 size_t conv_workspace(const sige_conv_args& a) { return source_workspace(a.source); }
@@ -108,12 +109,15 @@ static void dense(const sige_conv_args& a, const Source& source, const sige_exec
   const sige_source& s = a.source;
   const int64_t channels = s.channels / a.group, outputs = a.outputs / a.group, total = s.taps * channels;
   const int64_t rows = int64_t{s.batch} * s.targets, blocks = ceil_div(rows, MAX_ROWS);
-  const int64_t chunks = ceil_div(blocks, CONV_BLOCKS), strips = ceil_div(outputs, CONV_PANELS * PANEL);
+  const int64_t chunks = ceil_div(blocks, CONV_BLOCKS);
+  const bool many = a.group * chunks * ceil_div(outputs, CONV_PANELS * PANEL) >= MANY_TASKS;
+  const int64_t most_panels = many ? CONV_PANELS : CONV_PANELS / 2;
+  const int64_t strips = ceil_div(outputs, most_panels * PANEL);
   // Chunks of rows are innermost: tasks that follow one another share their weights.
   parallel(execution, a.group * strips * chunks, [&](int64_t task) {
     const int64_t chunk = task % chunks, strip = task / chunks % strips, g = task / chunks / strips;
-    const int64_t first_panel = strip * CONV_PANELS;
-    const int64_t panels = min(CONV_PANELS, ceil_div(outputs, PANEL) - first_panel);
+    const int64_t first_panel = strip * most_panels;
+    const int64_t panels = min(most_panels, ceil_div(outputs, PANEL) - first_panel);
     const int64_t first_block = chunk * CONV_BLOCKS, last_block = min(first_block + CONV_BLOCKS, blocks);
     const float* weight = static_cast<const float*>(a.weight) + g * total * padded_width(outputs);
     Left left;
