@@ -65,8 +65,12 @@ def _rows(level: LevelSpec, side: int, spread: float, height: int, width: int, d
     if scales != (1, 1):
         side += 2 * dilate
     rows, columns = (max(round(side * scale), 1) for scale in scales)
-    pixels = rows * columns + 2 * reach * (rows + columns)  # a dilation is by a cross
-    grains = math.ceil(math.sqrt(pixels) / level.granularity) * level.granularity
-    pixels = max(pixels, grains**2) if level.granularity > 1 else pixels
+    grain = level.granularity
+    if grain == 1:
+        pixels = rows * columns + 2 * reach * (rows + columns)  # a dilation is by a cross
+    else:
+        pixels = math.prod(
+            math.ceil((extent + 2 * reach + grain - 1) / grain) * grain for extent in (rows, columns)
+        )
     padded = math.ceil(pixels * spread / MULTIPLE) * MULTIPLE
     return min(padded, level.height * level.width)

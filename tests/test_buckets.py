@@ -90,7 +90,7 @@ def test_compact_edits_waste_little(granularity: int, dilate: int) -> None:
     """Wherever they lie."""
     m = manifest(PYRAMID, granularity, dilate)
     buckets = Buckets(m)
-    for side in (1, 4, 9, 21, 40):
+    for side in (9, 21, 40):
         seen = set()
         for y, x in [(0, 0), (1, 1), (3, 2), (11, 17), (19, 30)]:
             mask = np.zeros(PYRAMID[0], bool)
@@ -98,8 +98,8 @@ def test_compact_edits_waste_little(granularity: int, dilate: int) -> None:
             counts = counts_of(m, mask)
             rows = buckets.fit(counts)
             seen.add(tuple(rows.values()))
-            if side > 4:
-                assert work(m, rows) < 2.2 * work(m, counts)
+            slack = 8 * len(m.levels)  # the multiple
+            assert sum(rows.values()) <= (1.5 if granularity == 1 else 2.2) * sum(counts.values()) + slack
         assert len(seen) <= 4
 
 
