@@ -32,9 +32,24 @@ SIGE_COMPARE_HD bool differs(T a, T b, double eps) {
 }
 
 template <typename T>
+SIGE_COMPARE_HD bool different_bits(const T& a, const T& b) {
+  if constexpr (std::is_integral_v<T>) {
+    return a != b;
+  } else {
+    using Bits = std::conditional_t<sizeof(T) == 2, uint16_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>;
+    return reinterpret_cast<const Bits&>(a) != reinterpret_cast<const Bits&>(b);
+  }
+}
+
+template <typename T>
 SIGE_COMPARE_HD bool is_finite(T value) {
   const Wide<T> x = static_cast<Wide<T>>(value);
   return !IS_FLOAT<T> || x - x == 0;
+}
+
+inline int32_t element_bytes(int32_t element) {
+  constexpr int32_t BYTES[] = {2, 4, 8, 1, 2, 4, 8, 1, 2, 4, 8};
+  return BYTES[element];
 }
 
 // Calls op(T{}) with the type of an element.

@@ -22,7 +22,7 @@ constexpr double MARGIN = 0.001;                  // as masks.py
 // One input's part in one level's mask. Along an axis with n source and m target pixels, and g their greatest common
 // divisor, a source pixel is m / g units long and a target pixel n / g.
 struct Sample {
-  uint32_t* covered;  // [pixels] active units of area; NULL: the level has the input's size
+  uint32_t* covered;  // [pixels] active units of area; NULL: target pixels are one unit, each part of one source pixel
   uint32_t* largest;  // of covered
   uint32_t source_y, source_x, target_y, target_x;  // units
   bool grown;                                       // samples the dilated mask
@@ -57,8 +57,9 @@ struct Span {
   int32_t first, count;  // in the plan's blocks
 };
 
-// Followed in memory by its arrays; offsets, so that a copy elsewhere works as well.
+// First in memory, before its arrays; they are found by offsets from `base`, so that a copy elsewhere works as well.
 struct Plan {
+  const char* base;
   int32_t inputs, levels, geometries, dilate;
   double threshold;
   int32_t* counts;
@@ -70,10 +71,14 @@ struct Plan {
   Span rank;             // job: level, or levels + geometry, whose reads are marked
   Span halo;             // job: geometry
 
-  template <typename T>
-  SIGE_HD const T* at(size_t offset) const {
-    return reinterpret_cast<const T*>(reinterpret_cast<const char*>(this) + offset);
+  // This plan with its arrays in a copy.
+  Plan in(const void* copy) const {
+    Plan plan = *this;
+    plan.base = static_cast<const char*>(copy);
+    return plan;
   }
+  template <typename T>
+  SIGE_HD const T* at(size_t offset) const { return reinterpret_cast<const T*>(base + offset); }
   SIGE_HD const sige_index_input& input(int32_t i) const { return at<sige_index_input>(input_offset)[i]; }
   SIGE_HD const Level& level(int32_t i) const { return at<Level>(level_offset)[i]; }
   SIGE_HD const Geometry& geometry(int32_t i) const { return at<Geometry>(geometry_offset)[i]; }
@@ -166,9 +171,15 @@ SIGE_HD uint32_t fewest_units(const Sample& s, uint32_t largest, double threshol
 SIGE_HD bool is_sampled(const Plan& plan, int32_t input, const uint8_t* mask, int32_t level, uint32_t fewest, int32_t y,
                         int32_t x) {
   const Level& l = plan.level(level);
-  const uint32_t* covered = plan.sample(input, level).covered;
-  if (!covered) return is_edited(plan, input, mask, y, x);
-  const auto test = [&](int32_t v, int32_t u) { return covered[v * l.width + u] >= fewest; };
+  const Sample& s = plan.sample(input, level);
+  const uint32_t* const covered = s.covered;
+  if (covered) {
+    const auto test = [&](int32_t v, int32_t u) { return covered[v * l.width + u] >= fewest; };
+    return any_in_cross(test, l.height, l.width, y, x, l.dilation);
+  }
+  const int32_t scale_y = s.source_y, scale_x = s.source_x;
+  if (scale_y == 1 && scale_x == 1) return is_edited(plan, input, mask, y, x);
+  const auto test = [&](int32_t v, int32_t u) { return is_edited(plan, input, mask, v / scale_y, u / scale_x); };
   return any_in_cross(test, l.height, l.width, y, x, l.dilation);
 }
 
@@ -216,8 +227,9 @@ SIGE_HD void each_read(const Geometry& g, int32_t pixel, const Mark& mark) {
 }
 
 // Table entry and weight of one tap of a target pixel; either is written where it is wanted.
-SIGE_HD void write_entry(const Geometry& g, const Level& source, const Level& target, int32_t source_rows, int64_t entry) {
-  const int32_t row = entry / g.taps, tap = entry - int64_t{row} * g.taps;
+SIGE_HD void write_entry(const Geometry& g, const Level& source, const Level& target, int32_t source_rows,
+                         int32_t entry) {
+  const int32_t row = entry / g.taps, tap = entry - row * g.taps;
   const int32_t i = tap / g.x.taps, j = tap - i * g.x.taps;
   const int32_t pixel = target.active[row];
   const int32_t y = pixel / target.width, x = pixel - y * target.width;

@@ -96,7 +96,8 @@ sige_status sige_check_device(int32_t, char* sentence, size_t bytes) {
 }
 #endif
 
-sige_status sige_compare(const sige_compare_args* args, int32_t count, int32_t* status, const sige_execution* execution) {
+sige_status sige_compare(const sige_compare_args* args, int32_t count, int32_t* status,
+                         const sige_execution* execution) {
   const EditBackend* backend;
   if (sige_status wrong = check(args, count, execution, &backend)) return wrong;
   if (!count) return SIGE_OK;
@@ -121,7 +122,8 @@ sige_status sige_indices_sizes(const sige_indices* indices, size_t* plan_bytes, 
 }
 
 sige_status sige_indices_plan(const sige_indices* indices) {
-  if (!indices || !fits(*indices) || !indices->counts || !indices->state || !indices->plan) return SIGE_INVALID_ARGUMENT;
+  if (!indices || !fits(*indices)) return SIGE_INVALID_ARGUMENT;
+  if (!indices->counts || !indices->state || !indices->plan) return SIGE_INVALID_ARGUMENT;
   for (int32_t i = 0; i < indices->levels; ++i) {
     if (!indices->level[i].active) return SIGE_INVALID_ARGUMENT;
   }
@@ -152,7 +154,7 @@ sige_status sige_indices_finish(const sige_indices* indices, const int32_t* rows
   for (int32_t i = 0; i < indices->geometries; ++i) {
     const sige::indices::Geometry& g = plan.geometry(i);
     const int64_t codes = (int64_t{rows[g.source]} + plan.level(g.source).pixels) * g.phases;
-    if (int64_t{rows[g.target]} * g.taps > INT32_MAX || codes > INT32_MAX) return SIGE_UNSUPPORTED;
+    if (int64_t{rows[g.target]} * g.taps > INT32_MAX - 1024 || codes > INT32_MAX) return SIGE_UNSUPPORTED;
   }
   return backend->finish(*indices, rows, *execution);
 }

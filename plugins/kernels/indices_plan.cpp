@@ -52,6 +52,7 @@ class Planner {
     Arena arena(memory);
     Plan* const plan = arena.take<Plan>(1);
     Plan p{};
+    p.base = static_cast<const char*>(memory);
     p.inputs = a_.inputs, p.levels = a_.levels, p.geometries = a_.geometries, p.dilate = a_.dilate;
     p.threshold = a_.threshold, p.counts = a_.counts, p.cleared_bytes = cleared_;
     p.input_offset = put(arena, a_.input, a_.inputs);
@@ -75,6 +76,9 @@ class Planner {
     return offset;
   }
 
+  // Whether a target pixel covers more than a part of one source pixel.
+  static bool summed(const Sample& s) { return s.target_y > 1 || s.target_x > 1; }
+
   void make_cleared() {
     uint32_t* const largest = state_.take<uint32_t>(samples_.size());
     for (int32_t i = 0; i < a_.inputs; ++i) {
@@ -82,12 +86,13 @@ class Planner {
         const sige_index_level& level = a_.level[l];
         const sige_index_input& input = a_.input[i];
         Sample& s = samples_[size_t(i) * a_.levels + l];
-        if (level.geometry >= 0 || (level.height == input.height && level.width == input.width)) continue;
+        if (level.geometry >= 0) continue;
         const int32_t y = std::gcd(level.height, input.height), x = std::gcd(level.width, input.width);
-        s.covered = state_.take<uint32_t>(size_t(level.height) * level.width);
-        s.largest = largest ? largest + (&s - samples_.data()) : nullptr;
         s.source_y = level.height / y, s.source_x = level.width / x;
         s.target_y = input.height / y, s.target_x = input.width / x;
+        if (!summed(s)) continue;
+        s.covered = state_.take<uint32_t>(size_t(level.height) * level.width);
+        s.largest = largest ? largest + (&s - samples_.data()) : nullptr;
         s.grown = level.height >= input.height && level.width >= input.width;
       }
     }
@@ -127,7 +132,7 @@ class Planner {
   bool make_blocks() {
     for (int32_t i = 0; i < a_.inputs; ++i) {
       bool sampled = false;
-      for (int32_t l = 0; l < a_.levels; ++l) sampled |= samples_[size_t(i) * a_.levels + l].target_x > 0;
+      for (int32_t l = 0; l < a_.levels; ++l) sampled |= summed(samples_[size_t(i) * a_.levels + l]);
       if (sampled) add(i, parts(a_.input[i].height, TILE_ROWS) * parts(a_.input[i].width, TILE_COLUMNS));
     }
     cover_ = since(0);

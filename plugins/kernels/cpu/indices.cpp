@@ -32,9 +32,10 @@ void cover(const Plan& plan, int32_t input, const uint8_t* mask, int32_t tile) {
     for (int32_t l = 0; l < plan.levels; ++l) {
       const Sample& s = plan.sample(input, l);
       if (!s.covered || s.grown != grown) continue;
-      for (int32_t y = first_target(top, s.source_y, s.target_y); y <= last_target(bottom, s.source_y, s.target_y); ++y) {
-        for (int32_t x = first_target(left, s.source_x, s.target_x); x <= last_target(right, s.source_x, s.target_x);
-             ++x) {
+      const int32_t last_y = last_target(bottom, s.source_y, s.target_y);
+      const int32_t last_x = last_target(right, s.source_x, s.target_x);
+      for (int32_t y = first_target(top, s.source_y, s.target_y); y <= last_y; ++y) {
+        for (int32_t x = first_target(left, s.source_x, s.target_x); x <= last_x; ++x) {
           uint32_t& covered = s.covered[y * plan.level(l).width + x];
           covered += share_of(s, rows, top, left, y, x);
           *s.largest = std::max(*s.largest, covered);
@@ -134,7 +135,7 @@ sige_status finish(const sige_indices& indices, const int32_t* rows, const sige_
       for (int32_t q = length; q < *g.length; ++q) g.halo[q] = 0;
       *g.length = length;
     }
-    for (int64_t entry = 0; entry < int64_t{rows[g.target]} * g.taps; ++entry) {
+    for (int32_t entry = 0; entry < rows[g.target] * g.taps; ++entry) {
       if (g.table || g.weights) write_entry(g, source, target, rows[g.source], entry);
     }
   }

@@ -116,8 +116,8 @@ typedef struct sige_index_geometry {
   float* weights; /* the same shape: product of the axes' weights */
 } sige_index_geometry;
 
-/* Everything that does not change from edit to edit. Filled twice: for sige_indices_sizes without memory (only sizes and
- * which pointers are NULL matter), then with it. */
+/* Everything that does not change from edit to edit. Filled twice: for sige_indices_sizes without counts, state and
+ * plan, then with them. */
 typedef struct sige_indices {
   const sige_index_input* input;       /* host */
   const sige_index_level* level;       /* host */
@@ -142,15 +142,15 @@ SIGE_API sige_status sige_indices_sizes(const sige_indices* indices, size_t* pla
 /* Fills `plan`, for use by the two calls below as long as nothing in `indices` changes. */
 SIGE_API sige_status sige_indices_plan(const sige_indices* indices);
 
-/* Masks and counts of all levels. masks: host array [inputs] of pointers to uint8 [height, width], nonzero where an input
- * was edited. CUDA: a memset and two launches, and one launch more for each step from a level to the next (granularity, a
- * geometry that a level follows) in the longest chain of them. */
+/* Masks and counts of all levels. masks: host array [inputs] of pointers to uint8 [height, width], nonzero where an
+ * input was edited. CUDA: a memset and two launches, and one launch more for each step from a level to the next
+ * (granularity, a geometry that a level follows) in the longest chain of them. */
 SIGE_API sige_status sige_indices_begin(const sige_indices* indices, const uint8_t* const* masks,
                                         const sige_execution* execution);
 
-/* All feeds of the edit that sige_indices_begin was last called for; once for each. rows: host [levels], the padded counts
- * P, each at least the level's count. A level with P > 0 but nothing active counts pixel 0 as active. CUDA: three
- * launches. */
+/* All feeds of the edit that sige_indices_begin was last called for; once for each. rows: host [levels], the padded
+ * counts P, each at least the level's count. A level with P > 0 but nothing active counts pixel 0 as active. CUDA:
+ * three launches. */
 SIGE_API sige_status sige_indices_finish(const sige_indices* indices, const int32_t* rows,
                                          const sige_execution* execution);
 

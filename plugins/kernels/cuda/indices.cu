@@ -1,0 +1,325 @@
+// Level masks, active pixels, halos and tables. Every launch works on all levels or geometries at once: a block looks
+// up in the plan which part of which it has.
+#include "../indices.h"
+
+#include "../edit.h"
+#include "device.cuh"
+
+namespace sige::cuda {
+namespace {
+
+using namespace indices;
+
+constexpr int WARPS = THREADS / 32;
+static_assert(PIXELS == THREADS && WORDS == THREADS && TILE_COLUMNS == 64 && TILE_ROWS % WARPS == 0);
+
+struct Masks {
+  const uint8_t* at[SIGE_MAX_INPUTS];
+};
+
+struct Rows {
+  int32_t at[SIGE_MAX_LEVELS];
+};
+
+// First block of each geometry's entries.
+struct Starts {
+  int32_t at[SIGE_MAX_GEOMETRIES + 1];
+};
+
+__device__ void set(uint32_t* bits, int32_t pixel) {
+  const uint32_t bit = 1u << (pixel & 31);
+  if (!(__ldcg(bits + (pixel >> 5)) & bit)) atomicOr(bits + (pixel >> 5), bit);
+}
+
+// Sum over the block, for all threads.
+__device__ int32_t block_sum(int32_t value) {
+  __shared__ int32_t sums[WARPS];
+  for (int offset = 16; offset; offset >>= 1) value += __shfl_xor_sync(~0u, value, offset);
+  if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = value;
+  __syncthreads();
+  value = 0;
+  for (int i = 0; i < WARPS; ++i) value += sums[i];
+  __syncthreads();
+  return value;
+}
+
+// Sum over the threads before this one; `total` is that over all.
+__device__ int32_t block_scan(int32_t value, int32_t& total) {
+  __shared__ int32_t sums[WARPS];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  int32_t up_to = value;
+  for (int offset = 1; offset < 32; offset <<= 1) {
+    const int32_t other = __shfl_up_sync(~0u, up_to, offset);
+    if (lane >= offset) up_to += other;
+  }
+  if (lane == 31) sums[warp] = up_to;
+  __syncthreads();
+  int32_t before = 0;
+  total = 0;
+  for (int i = 0; i < WARPS; ++i) {
+    before += i < warp ? sums[i] : 0;
+    total += sums[i];
+  }
+  __syncthreads();
+  return before + up_to - value;
+}
+
+// Adds a tile's share in the means of all levels that are resampled from its input; clears the counts.
+__global__ void __launch_bounds__(THREADS)
+    cover_kernel(const __grid_constant__ Plan plan, const __grid_constant__ Masks masks) {
+  if (blockIdx.x == 0 && threadIdx.x < plan.levels) plan.counts[threadIdx.x] = 0;
+  if (blockIdx.x >= plan.cover.count) return;
+  const Block block = plan.block(plan.cover.first + blockIdx.x);
+  const sige_index_input size = plan.input(block.job);
+  const uint8_t* const mask = masks.at[block.job];
+  const int32_t across = (size.width + TILE_COLUMNS - 1) / TILE_COLUMNS;
+  const int32_t top = block.part / across * TILE_ROWS, left = block.part % across * TILE_COLUMNS;
+  const int32_t bottom = least(top + TILE_ROWS, size.height), right = least(left + TILE_COLUMNS, size.width);
+
+  bool any_grown = false, any_plain = false;
+  for (int32_t l = 0; l < plan.levels; ++l) {
+    const Sample& s = plan.sample(block.job, l);
+    if (s.covered) (s.grown ? any_grown : any_plain) = true;
+  }
+  __shared__ uint64_t tiles[2][TILE_ROWS];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  bool any = false;
+  for (int grown = 0; grown < 2; ++grown) {
+    if (!(grown ? any_grown : any_plain)) continue;
+    for (int row = warp; row < TILE_ROWS; row += WARPS) {
+      const int32_t y = top + row;
+      uint32_t half[2];
+      for (int i = 0; i < 2; ++i) {
+        const int32_t x = left + 32 * i + lane;
+        const bool inside = y < size.height && x < size.width;
+        half[i] = __ballot_sync(~0u, inside && (grown ? is_edited(plan, block.job, mask, y, x)
+                                                      : mask[y * size.width + x] != 0));
+      }
+      if (lane == 0) tiles[grown][row] = half[0] | uint64_t{half[1]} << 32;
+      any |= (half[0] | half[1]) != 0;
+    }
+  }
+  if (!__syncthreads_or(any)) return;
+
+  for (int32_t l = 0; l < plan.levels; ++l) {
+    const Sample s = plan.sample(block.job, l);
+    if (!s.covered) continue;
+    const int32_t width = plan.level(l).width;
+    const int32_t y = first_target(top, s.source_y, s.target_y), x = first_target(left, s.source_x, s.target_x);
+    const int32_t rows = last_target(bottom, s.source_y, s.target_y) - y + 1;
+    const int32_t columns = last_target(right, s.source_x, s.target_x) - x + 1;
+    uint32_t largest = 0;
+    for (int32_t i = threadIdx.x; i < rows * columns; i += THREADS) {
+      const int32_t v = y + i / columns, u = x + i % columns;
+      const uint32_t share = share_of(s, tiles[s.grown], top, left, v, u);
+      // Shares only add up, so the largest sum that anyone saw is the largest of the final ones.
+      if (share) largest = most(largest, atomicAdd(s.covered + v * width + u, share) + share);
+    }
+    for (int offset = 16; offset; offset >>= 1) largest = most(largest, __shfl_xor_sync(~0u, largest, offset));
+    if (lane == 0 && largest) atomicMax(s.largest, largest);
+  }
+}
+
+// Writes one bit per thread, and counts them where the mask is final. Blocks hold whole words.
+__device__ void write_bits(const Plan& plan, int32_t level, uint32_t* bits, int32_t pixel, bool active, bool final) {
+  const uint32_t word = __ballot_sync(~0u, active);
+  if (threadIdx.x % 32 == 0 && pixel < plan.level(level).pixels) bits[pixel >> 5] = word;
+  if (!final) return;
+  const int count = __syncthreads_count(active);
+  if (threadIdx.x == 0 && count) atomicAdd(plan.counts + level, count);
+}
+
+__global__ void __launch_bounds__(THREADS)
+    decide_kernel(const __grid_constant__ Plan plan, const __grid_constant__ Masks masks) {
+  const Block block = plan.block(plan.decide.first + blockIdx.x);
+  const Level& level = plan.level(block.job);
+  __shared__ uint32_t fewest[SIGE_MAX_INPUTS];
+  if (threadIdx.x < plan.inputs) {
+    const Sample& s = plan.sample(threadIdx.x, block.job);
+    fewest[threadIdx.x] = s.covered ? fewest_units(s, *s.largest, plan.threshold) : 0;
+  }
+  __syncthreads();
+  const int32_t pixel = block.part * PIXELS + threadIdx.x;
+  bool active = false;
+  if (pixel < level.pixels) {
+    const int32_t y = pixel / level.width, x = pixel - y * level.width;
+    for (int32_t i = 0; i < plan.inputs && !active; ++i) {
+      active = is_sampled(plan, i, masks.at[i], block.job, fewest[i], y, x);
+    }
+  }
+  write_bits(plan, block.job, level.raw, pixel, active, level.granularity == 1);
+}
+
+__global__ void __launch_bounds__(THREADS) step_kernel(const __grid_constant__ Plan plan, int32_t first) {
+  const Block block = plan.block(first + blockIdx.x);
+  const int32_t job = block.job / 2;
+  const Level& level = plan.level(job);
+  const bool granulate = block.job % 2;
+  const int32_t pixel = block.part * PIXELS + threadIdx.x;
+  bool active = false;
+  if (pixel < level.pixels) {
+    const int32_t y = pixel / level.width, x = pixel - y * level.width;
+    if (granulate) {
+      active = granule_active(level, y, x);
+    } else {
+      const Geometry& g = plan.geometry(level.geometry);
+      active = reads_active(g, plan.level(g.source).bits, y, x);
+    }
+  }
+  write_bits(plan, job, granulate ? level.bits : level.raw, pixel, active, granulate || level.granularity == 1);
+}
+
+// Set bits in all words before a block's own. `bits` is aligned to 16 bytes, WORDS a multiple of 4.
+__device__ int32_t bits_before(const uint32_t* bits, int32_t part) {
+  int32_t count = 0;
+  const uint4* const words = reinterpret_cast<const uint4*>(bits);
+  for (int32_t i = threadIdx.x; i < part * (WORDS / 4); i += THREADS) {
+    const uint4 w = words[i];
+    count += __popc(w.x) + __popc(w.y) + __popc(w.z) + __popc(w.w);
+  }
+  return block_sum(count);
+}
+
+// Writes the pixels of a warp's words one word after the other, each by all lanes.
+__device__ void list_words(uint32_t bits, int32_t rank, int32_t word, int32_t* pixels) {
+  const int lane = threadIdx.x % 32;
+  for (uint32_t left = __ballot_sync(~0u, bits != 0); left; left &= left - 1) {
+    const int from = __ffs(left) - 1;
+    const uint32_t b = __shfl_sync(~0u, bits, from);
+    const int32_t r = __shfl_sync(~0u, rank, from), w = __shfl_sync(~0u, word, from);
+    if (b >> lane & 1) pixels[r + __popc(b & ((1u << lane) - 1))] = w * 32 + lane;
+  }
+}
+
+// A level's ranks and list of active pixels, padded to `rows` by whichever block has the last one.
+__device__ void rank_level(const Plan& plan, int32_t index, int32_t part, const Rows& rows) {
+  const Level& level = plan.level(index);
+  const bool alone = stands_in(plan, index, rows.at);
+  const int32_t word = part * WORDS + threadIdx.x;
+  uint32_t bits = word < level.words ? level.bits[word] : 0;
+  if (plan.counts[index] == 0) bits = alone && word == 0;
+  if (!__syncthreads_or(bits != 0)) return;
+  const int32_t before = alone ? 0 : bits_before(level.bits, part);
+  int32_t own;
+  const int32_t rank = before + block_scan(__popc(bits), own);
+  if (word < level.words) {
+    level.rank[word] = rank;
+    if (alone && word == 0) level.bits[0] = 1;
+  }
+  list_words(bits, rank, word, level.active);
+  const int32_t count = alone ? 1 : plan.counts[index];
+  if (before + own < count) return;
+  __shared__ int32_t last;
+  if (bits && rank + __popc(bits) == count) last = word * 32 + 31 - __clz(bits);
+  __syncthreads();
+  for (int32_t p = count + threadIdx.x; p < rows.at[index]; p += THREADS) level.active[p] = last;
+}
+
+// Marks the inactive source pixels that active target pixels read.
+__device__ void mark_reads(const Plan& plan, int32_t index, int32_t part, const Rows& rows) {
+  const Geometry& g = plan.geometry(index);
+  const Level &source = plan.level(g.source), &target = plan.level(g.target);
+  const int32_t pixel = part * PIXELS + threadIdx.x;
+  if (pixel >= target.pixels) return;
+  // Bit 0 of a level that it stands in for may be written meanwhile, by rank_level.
+  const bool source_alone = stands_in(plan, g.source, rows.at), target_alone = stands_in(plan, g.target, rows.at);
+  if (!(target_alone ? pixel == 0 : lit(target.bits, pixel))) return;
+  each_read(g, pixel, [&](int32_t read) {
+    if (!(source_alone ? read == 0 : lit(source.bits, read))) set(g.read, read);
+  });
+}
+
+__global__ void __launch_bounds__(THREADS)
+    rank_kernel(const __grid_constant__ Plan plan, const __grid_constant__ Rows rows) {
+  const Block block = plan.block(plan.rank.first + blockIdx.x);
+  if (block.job < plan.levels) {
+    rank_level(plan, block.job, block.part, rows);
+  } else {
+    mark_reads(plan, block.job - plan.levels, block.part, rows);
+  }
+}
+
+// Ranks and lists of the halos; the last block of each clears what a longer one before it has left.
+__global__ void __launch_bounds__(THREADS) halo_kernel(const __grid_constant__ Plan plan) {
+  const Block block = plan.block(plan.halo.first + blockIdx.x);
+  const Geometry& g = plan.geometry(block.job);
+  const int32_t words = plan.level(g.source).words;
+  const int32_t word = block.part * WORDS + threadIdx.x;
+  const uint32_t bits = word < words ? g.read[word] : 0;
+  const bool is_last = (block.part + 1) * WORDS >= words;
+  if (!__syncthreads_or(bits != 0) && !is_last) return;
+  const int32_t before = bits_before(g.read, block.part);
+  int32_t own;
+  const int32_t rank = before + block_scan(__popc(bits), own);
+  if (word < words) g.rank[word] = rank;
+  list_words(bits, rank, word, g.halo);
+  if (!is_last) return;
+  const int32_t length = before + own, former = *g.length;
+  __syncthreads();
+  for (int32_t q = length + threadIdx.x; q < former; q += THREADS) g.halo[q] = 0;
+  if (threadIdx.x == 0) *g.length = length;
+}
+
+__global__ void __launch_bounds__(THREADS)
+    table_kernel(const __grid_constant__ Plan plan, const __grid_constant__ Rows rows,
+                 const __grid_constant__ Starts starts) {
+  const int32_t block = blockIdx.x;
+  int32_t index = 0;
+  for (int32_t end = plan.geometries; end - index > 1;) {
+    const int32_t middle = (index + end) / 2;
+    (starts.at[middle] <= block ? index : end) = middle;
+  }
+  const Geometry& g = plan.geometry(index);
+  const int32_t entry = (block - starts.at[index]) * THREADS + threadIdx.x;
+  if (entry >= rows.at[g.target] * g.taps) return;
+  write_entry(g, plan.level(g.source), plan.level(g.target), rows.at[g.source], entry);
+}
+
+}  // namespace
+
+sige_status begin(const sige_indices& indices, const uint8_t* const* masks, const sige_execution& execution) {
+  const Plan& plan = *static_cast<const Plan*>(indices.plan);
+  const Plan copy = plan.in(indices.plan_copy);
+  const cudaStream_t stream = stream_of(execution);
+  Masks all{};
+  for (int32_t i = 0; i < plan.inputs; ++i) all.at[i] = masks[i];
+  if (cudaMemsetAsync(indices.state, 0, plan.cleared_bytes, stream) != cudaSuccess) return SIGE_ENGINE_FAILURE;
+  cover_kernel<<<most(plan.cover.count, 1), THREADS, 0, stream>>>(copy, all);
+  if (plan.decide.count) decide_kernel<<<plan.decide.count, THREADS, 0, stream>>>(copy, all);
+  for (int32_t i = 0; i < plan.steps; ++i) {
+    const Span step = plan.step(i);
+    step_kernel<<<step.count, THREADS, 0, stream>>>(copy, step.first);
+  }
+  return launched();
+}
+
+sige_status finish(const sige_indices& indices, const int32_t* rows, const sige_execution& execution) {
+  const Plan& plan = *static_cast<const Plan*>(indices.plan);
+  const Plan copy = plan.in(indices.plan_copy);
+  const cudaStream_t stream = stream_of(execution);
+  Rows padded{};
+  for (int32_t l = 0; l < plan.levels; ++l) padded.at[l] = rows[l];
+  Starts starts{};
+  for (int32_t i = 0; i < plan.geometries; ++i) {
+    const Geometry& g = plan.geometry(i);
+    const int64_t entries = g.table || g.weights ? int64_t{rows[g.target]} * g.taps : 0;
+    starts.at[i + 1] = starts.at[i] + static_cast<int32_t>((entries + THREADS - 1) / THREADS);
+  }
+  rank_kernel<<<plan.rank.count, THREADS, 0, stream>>>(copy, padded);
+  if (plan.halo.count) halo_kernel<<<plan.halo.count, THREADS, 0, stream>>>(copy);
+  const int32_t blocks = starts.at[plan.geometries];
+  if (blocks) table_kernel<<<blocks, THREADS, 0, stream>>>(copy, padded, starts);
+  return launched();
+}
+
+sige_status compare(const sige_compare_args*, int32_t, int32_t*, const sige_execution&);
+sige_status take_rows(const sige_move_args*, int32_t, const sige_execution&);
+sige_status put_rows(const sige_move_args*, int32_t, const sige_execution&);
+
+}  // namespace sige::cuda
+
+namespace sige {
+
+const EditBackend cuda_edit_backend{cuda::compare, cuda::take_rows, cuda::put_rows, cuda::begin, cuda::finish};
+
+}  // namespace sige
