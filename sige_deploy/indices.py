@@ -63,7 +63,7 @@ class Indexer:
         self.levels = {level.id: level for level in levels}
         self.geometries = {geometry.id: geometry for geometry in geometries}
         self.policy = policy
-        _check(self.levels, self.geometries)
+        check_fit(self.levels, self.geometries)
         margins: dict[str, int] = {}
         for g in geometries:
             margins[g.source] = max(margins.get(g.source, 1), _overhang(g.y), _overhang(g.x))
@@ -305,7 +305,8 @@ def _distinct(values: np.ndarray) -> np.ndarray:
     return np.flatnonzero(seen) + low
 
 
-def _check(levels: dict[str, Level], geometries: dict[str, Geometry]) -> None:
+def check_fit(levels: dict[str, Level], geometries: dict[str, Geometry]) -> None:
+    """Raises BundleError when geometries and levels, by id, do not fit together."""
     for g in geometries.values():
         for end, shape in ((g.source, g.source_shape), (g.target, g.target_shape)):
             if end not in levels or levels[end].shape != shape:

@@ -207,11 +207,6 @@ SIGE_HD bool granule_active(const Level& l, int32_t y, int32_t x) {
   return false;
 }
 
-// A level with rows to fill and nothing active counts pixel 0 as active.
-SIGE_HD bool stands_in(const Plan& plan, int32_t level, const int32_t* rows) {
-  return plan.counts[level] == 0 && rows[level] > 0;
-}
-
 // Calls mark(source pixel) for every pixel that a target pixel reads.
 template <typename Mark>
 SIGE_HD void each_read(const Geometry& g, int32_t pixel, const Mark& mark) {

@@ -10,8 +10,7 @@ import numpy as np
 
 from sige_deploy.errors import InputError
 from sige_deploy.geometry import AxisTaps, Geometry, Level
-from sige_deploy.indices import _check as check
-from sige_deploy.indices import bucket
+from sige_deploy.indices import bucket, check_fit
 from sige_deploy.kernels.library import Axis, IndexGeometry, IndexInput, IndexLevel, Indices, Kernels
 from sige_deploy.masks import MaskPolicy
 
@@ -50,7 +49,7 @@ class NativeIndexer:
         only: Set[str] | None = None,
         words: int = 0,
     ) -> None:
-        check({level.id: level for level in levels}, {g.id: g for g in geometries})
+        check_fit({level.id: level for level in levels}, {g.id: g for g in geometries})
         self._kernels, self._memory = kernels, memory
         self._levels, self._sizes = [level.id for level in levels], list(inputs)
         self._capacity = [bucket(level.pixels) for level in levels]
@@ -93,11 +92,11 @@ class NativeIndexer:
     def finish(self, rows: Mapping[str, int]) -> Feeds:
         """Make the feeds of the edit that `begin` was last called for; stream-ordered. Once per `begin`.
 
-        rows: padded count P of each level, at least its count and at most bucket(pixels). The feeds are views
-        of buffers that the next `finish` overwrites: "active.<level>" int32 [P]; "halo.<geometry>" int32
-        [source pixels], zeros after its last entry; "table.<geometry>" int32 [R, K], whose halo entries start
-        at the source level's P; "weights.<geometry>" float32 [R, K]. A level without active pixels and P > 0
-        counts pixel 0 as active. Raises InputError where a P does not fit.
+        rows: padded count P of each level, at least its count, at most bucket(pixels), and 0 where the count
+        is 0. The feeds are views of buffers that the next `finish` overwrites: "active.<level>" int32 [P];
+        "halo.<geometry>" int32 [source pixels], zeros after its last entry; "table.<geometry>" int32 [R, K],
+        whose halo entries start at the source level's P; "weights.<geometry>" float32 [R, K]. Raises
+        InputError where a P does not fit.
         """
         padded = tuple([rows[level] for level in self._levels])
         feeds = self._feeds.get(padded)
@@ -105,7 +104,7 @@ class NativeIndexer:
             feeds = self._views(padded)
         if self._counts is not None:
             for p, count in zip(padded, self._counts):
-                if p < count:
+                if p < count or (p and not count):
                     self._refuse(padded)
         self._rows[:] = padded
         self._kernels.check(self._finish(*self._finish_args))
@@ -132,7 +131,7 @@ class NativeIndexer:
     def _refuse(self, padded: Sequence[int]) -> None:
         raise InputError(
             f"the padded counts {list(padded)} of levels {self._levels} do not fit: each must be at least "
-            f"the level's count ({self._counts}) and at most {self._capacity}."
+            f"the level's count ({self._counts}), 0 where that is 0, and at most {self._capacity}."
         )
 
     def _describe(self, levels: Sequence[Level], policy: MaskPolicy) -> ctypes.Structure:

@@ -118,7 +118,6 @@ sige_status finish(const sige_indices& indices, const int32_t* rows, const sige_
   const Plan& plan = *static_cast<const Plan*>(indices.plan);
   for (int32_t l = 0; l < plan.levels; ++l) {
     const Level& level = plan.level(l);
-    if (stands_in(plan, l, rows)) set(level.bits, 0);
     const int32_t count = list(level.bits, level.words, level.rank, level.active);
     for (int32_t p = count; p < rows[l]; ++p) level.active[p] = level.active[count - 1];
   }

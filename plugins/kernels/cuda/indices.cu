@@ -194,20 +194,15 @@ __device__ void list_words(uint32_t bits, int32_t rank, int32_t word, int32_t* p
 // A level's ranks and list of active pixels, padded to `rows` by whichever block has the last one.
 __device__ void rank_level(const Plan& plan, int32_t index, int32_t part, const Rows& rows) {
   const Level& level = plan.level(index);
-  const bool alone = stands_in(plan, index, rows.at);
   const int32_t word = part * WORDS + threadIdx.x;
-  uint32_t bits = word < level.words ? level.bits[word] : 0;
-  if (plan.counts[index] == 0) bits = alone && word == 0;
+  const uint32_t bits = word < level.words ? level.bits[word] : 0;
   if (!__syncthreads_or(bits != 0)) return;
-  const int32_t before = alone ? 0 : bits_before(level.bits, part);
+  const int32_t before = bits_before(level.bits, part);
   int32_t own;
   const int32_t rank = before + block_scan(__popc(bits), own);
-  if (word < level.words) {
-    level.rank[word] = rank;
-    if (alone && word == 0) level.bits[0] = 1;
-  }
+  if (word < level.words) level.rank[word] = rank;
   list_words(bits, rank, word, level.active);
-  const int32_t count = alone ? 1 : plan.counts[index];
+  const int32_t count = plan.counts[index];
   if (before + own < count) return;
   __shared__ int32_t last;
   if (bits && rank + __popc(bits) == count) last = word * 32 + 31 - __clz(bits);
@@ -216,16 +211,13 @@ __device__ void rank_level(const Plan& plan, int32_t index, int32_t part, const 
 }
 
 // Marks the inactive source pixels that active target pixels read.
-__device__ void mark_reads(const Plan& plan, int32_t index, int32_t part, const Rows& rows) {
+__device__ void mark_reads(const Plan& plan, int32_t index, int32_t part) {
   const Geometry& g = plan.geometry(index);
   const Level &source = plan.level(g.source), &target = plan.level(g.target);
   const int32_t pixel = part * PIXELS + threadIdx.x;
-  if (pixel >= target.pixels) return;
-  // Bit 0 of a level that it stands in for may be written meanwhile, by rank_level.
-  const bool source_alone = stands_in(plan, g.source, rows.at), target_alone = stands_in(plan, g.target, rows.at);
-  if (!(target_alone ? pixel == 0 : lit(target.bits, pixel))) return;
+  if (pixel >= target.pixels || !lit(target.bits, pixel)) return;
   each_read(g, pixel, [&](int32_t read) {
-    if (!(source_alone ? read == 0 : lit(source.bits, read))) set(g.read, read);
+    if (!lit(source.bits, read)) set(g.read, read);
   });
 }
 
@@ -235,7 +227,7 @@ __global__ void __launch_bounds__(THREADS)
   if (block.job < plan.levels) {
     rank_level(plan, block.job, block.part, rows);
   } else {
-    mark_reads(plan, block.job - plan.levels, block.part, rows);
+    mark_reads(plan, block.job - plan.levels, block.part);
   }
 }
 

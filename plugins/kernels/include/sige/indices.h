@@ -149,8 +149,7 @@ SIGE_API sige_status sige_indices_begin(const sige_indices* indices, const uint8
                                         const sige_execution* execution);
 
 /* All feeds of the edit that sige_indices_begin was last called for; once for each. rows: host [levels], the padded
- * counts P, each at least the level's count. A level with P > 0 but nothing active counts pixel 0 as active. CUDA:
- * three launches. */
+ * counts P, each at least the level's count, and 0 where that is 0. CUDA: three launches. */
 SIGE_API sige_status sige_indices_finish(const sige_indices* indices, const int32_t* rows,
                                          const sige_execution* execution);
 
