@@ -46,6 +46,8 @@ def build_edit(translation: Translation) -> ir.Model:
             function = function_for(node)
             node.overload = function.overload
             model.functions[function.identifier()] = function
+            if len(node.inputs) == 1:  # a lone input of a function that has further ones aborts ONNX Runtime
+                node.resize_inputs(2)
     return model
 
 

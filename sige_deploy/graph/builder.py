@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+
+from sige_deploy.ops import DOMAIN, SIGNATURES
 
 
 def is_constant(value: ir.Value | None) -> bool:
@@ -72,6 +74,15 @@ class Builder:
         node.name = self.name(f"node_{op_type}")
         self.nodes.append(node)
         return results[0] if outputs == 1 else results
+
+    def sparse_op(
+        self, op_type: str, inputs: Mapping[str, ir.Value | None], attributes: dict[str, Any] | None = None
+    ) -> ir.Value:
+        """Append a node of our own domain, its inputs given by name (docs/ops.md)."""
+        names = SIGNATURES[op_type].inputs
+        assert set(inputs) <= set(names)
+        result: ir.Value = self.op(op_type, [inputs.get(name) for name in names], attributes, domain=DOMAIN)
+        return result
 
     def clone(self, node: ir.Node, inputs: Sequence[ir.Value | None]) -> list[ir.Value]:
         """Append a copy of a node of another graph on other inputs; output types and shapes are kept."""

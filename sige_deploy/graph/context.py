@@ -19,7 +19,6 @@ from sige_deploy.graph.builder import Builder, is_constant, static_shape
 from sige_deploy.graph.layout import Atom, Layout, Refusal, rows_atoms
 from sige_deploy.graph.values import Cache, Dense, Form, Info, Island, Spatial, Static, View, require
 from sige_deploy.graph.weights import Relayout, WeightStore
-from sige_deploy.ops import DOMAIN
 
 
 @dataclass
@@ -74,6 +73,14 @@ class Context:
             f"table.{geometry.id}", ir.DataType.INT32, [f"P_{geometry.target}", geometry.taps]
         )
         return halo, table
+
+    def pads(self, table: ir.Value | None) -> bool:
+        """Whether some target of this table reads padding."""
+        if table is None:
+            return False
+        assert table.name is not None
+        geometry = self.geometries[table.name.removeprefix("table.")]
+        return bool(geometry.y.index.min() < 0 or geometry.x.index.min() < 0)
 
     def tap_weights(self, geometry: Geometry) -> ir.Value:
         """float32 [R, K] of a weighted geometry."""
@@ -160,7 +167,8 @@ class Context:
     def gather(self, source: Spatial, geometry: Geometry, **attributes: object) -> ir.Value:
         halo, table = self.tables(geometry)
         base = self.base(source)
-        return self.edit.op("Gather", [source.rows, base, halo, table], attributes, domain=DOMAIN)
+        inputs = {"rows": source.rows, "base": base, "halo": halo, "table": table}
+        return self.edit.sparse_op("Gather", inputs, attributes)
 
     def reordered(self, source: Spatial, order: tuple[Atom, ...]) -> Spatial:
         """The same value with its rows' channels in another order of atoms."""
@@ -199,6 +207,24 @@ class Context:
             self._bases[key] = cache.edit
         return self._bases[key]
 
+    def replace_rows(self, old: ir.Value, new: ir.Value) -> None:
+        """Let a base's fresh rows be those of another value of the edit graph, which is the same."""
+        if old in self._bases:
+            self._bases[new] = self._bases.pop(old)
+        for cache in self.caches.values():
+            if cache.rows is old:
+                cache.rows = new
+
+    def linear(self, rows: ir.Value, weight: ir.Value, bias: ir.Value | None) -> ir.Value:
+        """rows [B, P, Cin] x weight [1, Cin, Cout] + bias [Cout]."""
+        if rows.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
+            inputs = {"rows": rows, "weight": weight, "bias": bias}
+            return self.edit.sparse_op("Conv", inputs)
+        assert weight.shape is not None
+        matrix = self.edit.reshape(weight, [int(n) for n in weight.shape[1:]])  # type: ignore[arg-type]
+        rows = self.edit.op("MatMul", [rows, matrix])
+        return rows if bias is None else self.edit.op("Add", [rows, bias])
+
     def dense(self, value: ir.Value) -> ir.Value:
         """The edited value whole, in its dense layout, in the edit graph."""
         if value in self._dense:
@@ -213,9 +239,8 @@ class Context:
         return result
 
     def _scatter(self, source: Spatial) -> ir.Value:
-        whole = self.edit.op(
-            "Scatter", [self.base(source), source.rows, self.active(source.level)], domain=DOMAIN
-        )
+        inputs = {"base": self.base(source), "rows": source.rows, "active": self.active(source.level)}
+        whole = self.edit.sparse_op("Scatter", inputs)
         atoms = rows_atoms(source.layout)
         target = [a for dim in source.layout.dims for a in dim]
         whole = self.edit.reshape(whole, [a.size for a in atoms] or [1])

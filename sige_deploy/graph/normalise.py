@@ -304,4 +304,6 @@ def inline_moments(model: ir.Model) -> None:
     """Replace the pass's own statistics op by standard ones."""
     _add_moments(model)
     InlinePass()(model)
+    for overload in ("", HALF):
+        model.functions.pop((PASS_DOMAIN, "Moments", overload), None)
     model.opset_imports.pop(PASS_DOMAIN, None)

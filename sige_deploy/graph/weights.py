@@ -1,8 +1,8 @@
 """Weights in the layout that the sparse GEMMs read, shared by all graphs of a bundle.
 
-``Conv`` keeps ``[O, C/g, kh, kw]`` in ONNX; the rows GEMM wants ``[kh*kw, C/g, O]``. The bundle stores the
-second form once; the dense graphs get it back by Reshape, Transpose, Reshape, which every engine folds when
-it loads the model.
+``Conv`` keeps ``[O, C/g, kh, kw]`` in ONNX; the rows GEMM wants ``[kh*kw, C/g, O]``, and ``[1, C, O]`` of a
+matrix. The bundle stores the second form once; the dense graphs get it back by Reshape, Transpose, Reshape,
+which every engine folds when it loads the model.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Relayout:
         """Nodes that rebuild the original from the stored form."""
         middle = [self.split[p] for p in self.perm]
         inverse = [int(i) for i in np.argsort(self.perm)]
-        value = builder.reshape(stored, middle)
-        return builder.reshape(builder.transpose(value, inverse), self.original)
+        value = builder.transpose(builder.reshape(stored, middle), inverse)
+        return value if self.split == self.original else builder.reshape(value, self.original)
 
 
 def conv_weight(name: str, shape: tuple[int, ...]) -> Relayout:
@@ -54,6 +54,12 @@ def conv_transpose_weight(name: str, shape: tuple[int, ...], group: int) -> Rela
         (3, 1, 0, 2),
         (taps, cin // group, group * out),
     )
+
+
+def linear_weight(name: str, shape: tuple[int, ...], transposed: bool) -> Relayout:
+    """[C, O], or [O, C] if transposed, -> [1, C, O]; axes of size 1 may come before."""
+    cin, out = shape[-2:][::-1] if transposed else shape[-2:]
+    return Relayout(f"{name}.rows", shape, shape[-2:], (1, 0) if transposed else (0, 1), (1, cin, out))
 
 
 class WeightStore:

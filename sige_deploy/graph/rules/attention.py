@@ -17,7 +17,6 @@ from sige_deploy.graph.context import Context
 from sige_deploy.graph.layout import Atom, Layout, Refusal, channel_atoms, size_of
 from sige_deploy.graph.rules import rule
 from sige_deploy.graph.values import Form, Spatial, Static, View, require
-from sige_deploy.ops import DOMAIN
 
 
 @rule("Attention")
@@ -79,8 +78,11 @@ def _over_grid(
     ctx: Context, q: Spatial, key: ir.Value, value: ir.Value, heads: int, scale: float
 ) -> ir.Value:
     k, v = (ctx.in_reading_order(ctx.spatial(x)) for x in (key, value))
-    inputs = [q.rows, k.rows, v.rows, ctx.base(k), ctx.base(v), ctx.active(q.level)]
-    return ctx.edit.op("Attention", inputs, {"heads": heads, "scale": scale}, domain=DOMAIN)
+    inputs = {
+        "q": q.rows, "k": k.rows, "v": v.rows, "k_base": ctx.base(k), "v_base": ctx.base(v),
+        "active": ctx.active(q.level),
+    }  # fmt: skip
+    return ctx.edit.sparse_op("Attention", inputs, {"heads": heads, "scale": scale})
 
 
 def _over_whole(

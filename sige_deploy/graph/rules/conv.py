@@ -1,4 +1,4 @@
-"""Conv: a gather of k*k neighbours fused into a GEMM; 1x1 convolutions are plain GEMMs over rows."""
+"""Conv: a gather of k*k neighbours fused into a GEMM; 1x1 convolutions need no table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from sige_deploy.graph.rules import rule
 from sige_deploy.graph.rules.windows import image_output, output_grid, read_image, read_window
 from sige_deploy.graph.values import require
 from sige_deploy.graph.weights import conv_weight
-from sige_deploy.ops import DOMAIN
 
 
 @rule("Conv")
@@ -36,7 +35,7 @@ def conv(node: ir.Node, ctx: Context) -> None:
     identity = w.kernel == (1, 1) and w.strides == (1, 1) and w.pads == ((0, 0), (0, 0))
     if identity and group == 1 and read.view is None:
         level = read.source.level
-        rows = _linear(ctx, read.source.rows, stored, shape, edit_bias)
+        rows = ctx.linear(read.source.rows, stored, edit_bias)
     else:
         y, x = (
             read.through(window(read.grid[a], w.kernel[a], w.strides[a], w.dilations[a], w.pads[a]), a)
@@ -45,18 +44,14 @@ def conv(node: ir.Node, ctx: Context) -> None:
         require((y.n_out, x.n_out) == out, "its output size does not follow from its attributes")
         geometry = ctx.geometry(read.source.level, y, x)
         halo, table = ctx.tables(geometry)
-        inputs = [read.source.rows, ctx.base(read.source), halo, table, stored, edit_bias]
-        rows = ctx.edit.op("Conv", inputs, {"group": group} if group > 1 else {}, domain=DOMAIN)
+        inputs = {
+            "rows": read.source.rows, "base": ctx.base(read.source), "halo": halo, "table": table,
+            "weight": stored, "bias": edit_bias,
+        }  # fmt: skip
+        rows = ctx.edit.sparse_op("Conv", inputs, {"group": group} if group > 1 else {})
         level = geometry.target
     ctx.count_macs(level, ctx.batch * out[0] * out[1] * shape[0] * shape[1] * shape[2] * shape[3])
     image_output(ctx, node.outputs[0], level, read.batch, shape[0], rows)
-
-
-def _linear(
-    ctx: Context, rows: ir.Value, stored: ir.Value, shape: tuple[int, ...], bias: ir.Value | None
-) -> ir.Value:
-    rows = ctx.edit.op("MatMul", [rows, ctx.edit.reshape(stored, [shape[1], shape[0]])])
-    return rows if bias is None else ctx.edit.op("Add", [rows, bias])
 
 
 def _on_tokens(
@@ -76,7 +71,7 @@ def _on_tokens(
     source = ctx.in_reading_order(source)
     assert weight.name is not None
     stored = ctx.weight(weight, conv_weight(weight.name, shape))
-    rows = _linear(ctx, source.rows, stored, shape, ctx.parameter(bias))
+    rows = ctx.linear(source.rows, stored, ctx.parameter(bias))
     c = (Atom("C", shape[0]),) if shape[0] > 1 else ()
     ctx.count_macs(source.level, ctx.batch * layout.grid[0] * layout.grid[1] * shape[0] * shape[1])
     ctx.set_spatial(node.outputs[0], source.level, Layout((layout.dims[0], c, layout.dims[2]), c), rows)

@@ -11,7 +11,6 @@ from sige_deploy.graph.rules import rule
 from sige_deploy.graph.rules.windows import image_output, output_grid, read_image, read_window
 from sige_deploy.graph.values import require
 from sige_deploy.graph.weights import conv_transpose_weight
-from sige_deploy.ops import DOMAIN
 
 
 @rule("ConvTranspose")
@@ -37,8 +36,11 @@ def conv_transpose(node: ir.Node, ctx: Context) -> None:
     require(geometry.target_shape == out, "its output size does not follow from its attributes")
     halo, table = ctx.tables(geometry)
     stored = ctx.weight(weight, conv_transpose_weight(weight.name, shape, group))
-    inputs = [read.source.rows, ctx.base(read.source), halo, table, stored, ctx.parameter(bias)]
-    rows = ctx.edit.op("Conv", inputs, {"group": group} if group > 1 else {}, domain=DOMAIN)
+    inputs = {
+        "rows": read.source.rows, "base": ctx.base(read.source), "halo": halo, "table": table,
+        "weight": stored, "bias": ctx.parameter(bias),
+    }  # fmt: skip
+    rows = ctx.edit.sparse_op("Conv", inputs, {"group": group} if group > 1 else {})
     macs = ctx.batch * read.grid[0] * read.grid[1] * shape[0] * shape[1] * shape[2] * shape[3]
     ctx.count_macs(geometry.target, macs)
     image_output(ctx, node.outputs[0], geometry.target, read.batch, shape[1] * group, rows)

@@ -24,6 +24,7 @@ from sige_deploy.graph.layout import Atom, Layout, Refusal, size_of
 from sige_deploy.graph.rules import rule
 from sige_deploy.graph.rules.reduce import record_or_recompute, trailing
 from sige_deploy.graph.values import Dense, Form, Spatial, Static, View, require
+from sige_deploy.graph.weights import linear_weight
 
 
 @rule("MatMul")
@@ -94,26 +95,53 @@ def linear(
     axis = len(source.layout.dims) - (2 if source.layout.has_space(-1) else 1)
     mine = source.layout.dims[axis]
     kept = tuple(a for a in source.layout.order if a not in mine)
-    if not is_constant(weight):
-        ctx.join(weight)
-    info = ctx.info.get(weight)
-    matrix = info.edit if isinstance(info, Dense) else ctx.edit_value(weight)
     given = static_shape(weight) or ()
-    if len(given) > 2:
-        matrix = ctx.edit.reshape(matrix, given[-2:])
-    if transposed:
-        matrix = ctx.edit.transpose(matrix, [1, 0])
-    rows = ctx.edit.op("MatMul", [trailing(ctx, source, kept, mine), matrix], dtype=output.dtype)
-    rows = _scaled(ctx, rows, alpha)
-    if bias is not None:
-        flat = ctx.edit.reshape(ctx.parameter(bias), [-1])  # type: ignore[arg-type]
-        rows = ctx.edit.op("Add", [rows, _scaled(ctx, flat, beta)])
     atoms = (Atom("C", shape[axis]),) if shape[axis] > 1 else ()
+    if not kept and alpha == 1.0 and weight.name is not None and isinstance(ctx.info[weight], Static):
+        stored = ctx.weight(weight, linear_weight(weight.name, given, transposed))
+        rows = ctx.linear(ctx.reordered(source, mine).rows, stored, _bias(ctx, bias, shape[axis], beta))
+    else:
+        rows = _product(ctx, trailing(ctx, source, kept, mine), weight, given, transposed)
+        rows = _scaled(ctx, rows, alpha)
+        if bias is not None:
+            rows = ctx.edit.op("Add", [rows, _bias(ctx, bias, shape[axis], beta)])
     if kept:
         rows = ctx.edit.reshape(rows, [0, 0, size_of(kept) * shape[axis]])
     dims = (*source.layout.dims[:axis], atoms, *source.layout.dims[axis + 1 :])
     ctx.count_macs(source.level, math.prod(shape) * size_of(mine))
     ctx.set_spatial(output, source.level, Layout(dims, (*kept, *atoms)), rows)
+
+
+def _product(
+    ctx: Context, rows: ir.Value, weight: ir.Value, shape: tuple[int, ...], transposed: bool
+) -> ir.Value:
+    if not is_constant(weight):
+        ctx.join(weight)
+    info = ctx.info[weight]
+    matrix = info.edit if isinstance(info, Dense) else ctx.edit_value(weight)
+    if len(shape) > 2:
+        matrix = ctx.edit.reshape(matrix, shape[-2:])
+    if transposed:
+        matrix = ctx.edit.transpose(matrix, [1, 0])
+    return ctx.edit.op("MatMul", [rows, matrix])
+
+
+def _bias(ctx: Context, bias: ir.Value | None, size: int, factor: float) -> ir.Value | None:
+    """factor * bias as [size]."""
+    if bias is None:
+        return None
+    shape = static_shape(bias) or ()
+    if is_constant(bias):
+        assert bias.const_value is not None
+        array = bias.const_value.numpy()
+        if factor != 1.0 or array.shape != (size,):
+            scaled = np.broadcast_to((array * factor).astype(array.dtype).reshape(-1), (size,))
+            return ctx.edit.constant(scaled, bias.name or "bias")
+        return ctx.edit_value(bias)
+    require(not isinstance(ctx.info[bias], (Spatial, View)), "its bias follows from the edited pixels")
+    expand = (size,) if math.prod(shape) != size else None
+    flat = ctx.static_form(bias, Form((math.prod(shape),), (0,), expand, (size,)))
+    return _scaled(ctx, flat, factor)
 
 
 def _scaled(ctx: Context, value: ir.Value, factor: float) -> ir.Value:

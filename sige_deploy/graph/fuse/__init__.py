@@ -1,0 +1,29 @@
+"""Fusing elementwise work into the ops that read or write the rows anyway.
+
+    epilogue   act((conv(x) + bias + embedding) * multiplier + residual)   behind a Conv
+               act(gather(x))                                              behind a Gather
+    prologue   conv(act(x * scale + shift))                                in front of every Conv or Gather
+    chains     act(x * scale + shift)                                      what is left becomes one Gather
+
+Every step saves a pass over rows, and a launch. The prologue changes what is recorded: the base is x itself,
+before norm and activation, and its readers apply both to fresh rows and halo alike (docs/ops.md gives the
+order). Values are the same.
+"""
+
+from __future__ import annotations
+
+from sige_deploy.graph.context import Context
+from sige_deploy.graph.fuse.chains import fuse_chains
+from sige_deploy.graph.fuse.epilogue import fuse_epilogues
+from sige_deploy.graph.fuse.prologue import fuse_prologues
+from sige_deploy.graph.fuse.state import Fusion
+
+__all__ = ["fuse"]
+
+
+def fuse(ctx: Context) -> None:
+    """Fuse what can be in the edit graph; replaced nodes are gone."""
+    fusion = Fusion(ctx)
+    fuse_epilogues(fusion)
+    fuse_prologues(fusion)
+    fuse_chains(fusion)
