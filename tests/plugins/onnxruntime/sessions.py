@@ -13,9 +13,13 @@ from ops.helpers import model_of
 
 
 def session_of(
-    model: ir.Model, library: Path | None, threads: int = 1, profile: Path | None = None
+    model: ir.Model,
+    library: Path | None,
+    threads: int = 1,
+    profile: Path | None = None,
+    provider: str = "CPUExecutionProvider",
 ) -> onnxruntime.InferenceSession:
-    """A CPU session, with the library's kernels unless it is None."""
+    """A session, with the library's kernels unless it is None."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
@@ -25,7 +29,7 @@ def session_of(
     if library is not None:
         options.register_custom_ops_library(str(library))
     content = ir.to_proto(model).SerializeToString()
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(content, options, providers=[provider])
 
 
 def run(
@@ -35,9 +39,11 @@ def run(
     attributes: Mapping[str, str | int | float] | None = None,
     initializers: Iterable[str] = ("weight", "bias"),
     threads: int = 1,
+    provider: str = "CPUExecutionProvider",
 ) -> np.ndarray:
     """What the native kernel computes for a node."""
-    session = session_of(model_of(op_type, inputs, attributes, initializers), library, threads)
+    model = model_of(op_type, inputs, attributes, initializers)
+    session = session_of(model, library, threads, provider=provider)
     return session.run(None, {value.name: inputs[value.name] for value in session.get_inputs()})[0]
 
 
