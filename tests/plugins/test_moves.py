@@ -1,0 +1,85 @@
+"""Native moves of rows against sige_deploy.rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sige_deploy import rows as host
+from sige_deploy.devices.memory import HostMemory
+from sige_deploy.kernels import Kernels, Offsets, RowMoves
+from sige_deploy.manifest import InputSpec, OutputSpec
+
+FAST = settings(max_examples=60, derandomize=True, deadline=None, database=None)
+SIZES = {"N": 2, "C": 3, "Y": 5, "X": 4}
+DTYPES = st.sampled_from(["uint8", "float16", "float32", "int64"])
+
+
+def active(seed: int, pixels: int) -> np.ndarray:
+    """Some pixels, ascending, the last one repeated."""
+    chosen = np.flatnonzero(np.random.default_rng(seed).random(pixels) < 0.4)
+    return np.append(chosen, [*chosen[-1:]] * 3).astype(np.int32)
+
+
+def dense(shape: list[int], dtype: str) -> np.ndarray:
+    return np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+
+
+@FAST
+@given(
+    axes=st.permutations("NCYX"), drop=st.sampled_from(["", "N", "C", "NC"]), dtype=DTYPES,
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_inputs(edit_kernels: Kernels, axes: list[str], drop: str, dtype: str, seed: int) -> None:
+    axes = [kind for kind in axes if kind not in drop]
+    shape = [SIZES[kind] for kind in axes]
+    spec = InputSpec(name="i", shape=shape, dtype=dtype, role="spatial", level="l", axes=axes)
+    array, pixels, memory = dense(shape, dtype), active(seed, 20), HostMemory()
+    expected = host.take(spec, array, pixels)
+
+    moves = RowMoves(edit_kernels, memory, [Offsets.of_input(spec)])
+    source, where = memory.upload(array), memory.upload(pixels)
+    rows = memory.empty(expected.shape, dtype)
+    moves.take([source.pointer], [rows.pointer], [where])
+    np.testing.assert_array_equal(memory.download(rows), expected)
+
+    back = memory.upload(np.zeros_like(array))
+    moves.put([back.pointer], [rows.pointer], [where])
+    wanted = np.zeros_like(array)
+    host.put_input(spec, wanted, expected, pixels)
+    np.testing.assert_array_equal(memory.download(back), wanted)
+
+
+LAYOUTS = [
+    ([[], [("C", 3)], [("Y", 4)], [("X", 6)]], [0]),
+    ([[("N", 2)], [("C", 2), ("C", 3)], [("Y", 4)], [("X", 6)]], [1, 0]),
+    ([[("N", 2)], [("Y", 4)], [("C", 3), ("X", 6)], [("C", 2)]], [1, 0]),
+    ([[("Y", 2), ("C", 2), ("Y", 2)], [("X", 3), ("N", 2), ("X", 2), ("C", 2)]], [0, 1]),
+    ([[("X", 6)], [("Y", 4)]], []),
+]
+
+
+@pytest.mark.parametrize("layout, order", LAYOUTS)
+@pytest.mark.parametrize("dtype", ["float16", "int64"])
+def test_outputs(
+    edit_kernels: Kernels, layout: list[list[tuple[str, int]]], order: list[int], dtype: str
+) -> None:
+    shape = [int(np.prod([size for _, size in axis])) for axis in layout]
+    spec = OutputSpec(name="o", shape=shape, dtype=dtype, level="l", layout=layout, order=order)
+    atoms = [atom for axis in layout for atom in axis]
+    batch, channels = (int(np.prod([size for kind, size in atoms if kind == k])) for k in "NC")
+    pixels, memory = active(3, 24), HostMemory()
+    rows = dense([batch, pixels.size, channels], dtype)
+    rows[:, -3:] = rows[:, -4:-3]  # a bucket's tail repeats the last row
+    expected = -dense(shape, dtype)
+    host.put_output(spec, expected, rows, pixels)
+
+    moves = RowMoves(edit_kernels, memory, [Offsets.of_output(spec)] * 2)
+    targets = [memory.upload(-dense(shape, dtype)) for _ in range(2)]
+    source, where = memory.upload(rows), memory.upload(pixels)
+    none = memory.empty([0], np.int32)
+    moves.put([t.pointer for t in targets], [source.pointer] * 2, [where, none])
+    np.testing.assert_array_equal(memory.download(targets[0]), expected)
+    np.testing.assert_array_equal(memory.download(targets[1]), -dense(shape, dtype))
