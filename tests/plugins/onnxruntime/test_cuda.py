@@ -1,4 +1,4 @@
-"""Every op through ONNX Runtime's CUDA provider; needs a GPU, and SIGE_NATIVE_LIBRARY built with SIGE_CUDA."""
+"""Every op in ONNX Runtime's CUDA provider; needs a GPU, and SIGE_NATIVE_LIBRARY built with SIGE_CUDA."""
 
 from __future__ import annotations
 
