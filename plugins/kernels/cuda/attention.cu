@@ -1,182 +1,122 @@
 // Attention: row queries against base keys and values overlaid with fresh ones; scores never reach device memory.
-//
-// float16 heads of common sizes run on tensor cores (attention_mma.cu). The kernel here serves float32 and wide
-// heads: a warp owns 4 queries, its lanes are 32 keys for the scores and 32 channels for the sums.
+// Here is the choice of kernel, and of the number of blocks that share the keys.
 #include "attention.cuh"
 
 namespace sige::cuda {
 
-constexpr int MAX_HEAD = 512;  // channels of a head, by the shared memory of the queries
-constexpr int QUERIES = 16;    // per block
-constexpr int WARP_QUERIES = QUERIES / (ATTENTION_THREADS / 32);
-constexpr int KEYS = 32;       // per tile: one per lane
-constexpr int DEPTH = 32;      // channels of the keys that are in shared memory at once
+namespace {
 
-template <typename T, int COLUMNS>
-__global__ void __launch_bounds__(ATTENTION_THREADS) attention_kernel(const __grid_constant__ AttentionParameters p) {
-  __shared__ float queries[QUERIES * MAX_HEAD];
-  __shared__ float keys[KEYS][DEPTH + 1];
-  __shared__ int32_t overlay[KEYS];
-  __shared__ int32_t next;
+enum class Kernel { MMA, WIDE, PLAIN };
 
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int32_t h = blockIdx.y % p.heads, b = blockIdx.y / p.heads, split = blockIdx.z;
-  const int32_t first_query = blockIdx.x * QUERIES;
-  const int64_t key_channels = int64_t{p.heads} * p.dk, value_channels = int64_t{p.heads} * p.dv;
-  const T* const fresh_keys = static_cast<const T*>(p.k) + b * p.fresh * key_channels + h * p.dk;
-  const T* const base_keys = static_cast<const T*>(p.k_base) + b * p.pixels * key_channels + h * p.dk;
-  const T* const fresh_values = static_cast<const T*>(p.v) + b * p.fresh * value_channels + h * p.dv;
-  const T* const base_values = static_cast<const T*>(p.v_base) + b * p.pixels * value_channels + h * p.dv;
+constexpr int FEW_QUERIES = 16;
+constexpr int FEW_KEYS = 512;
+constexpr int MAX_PARTIAL_SPLITS = 32;
+constexpr int MOST_BLOCKS = 512;        // beyond which keys are not split
+constexpr int MAX_GRID = 65535;
 
-  for (int i = threadIdx.x; i < QUERIES * p.dk; i += ATTENTION_THREADS) {
-    const int32_t row = first_query + i / p.dk;
-    const T* from = static_cast<const T*>(p.q) + (int64_t{b} * p.fresh + row) * key_channels + h * p.dk;
-    queries[i] = row < p.fresh ? to_float(from[i % p.dk]) * p.scale : 0.0f;
-  }
+// Estimates in nanoseconds. Through distributed shared memory an exchange costs two barriers of the cluster and a
+// read; through device memory it costs a write, a read and the launch of a second kernel.
+constexpr int64_t CLUSTER_EXCHANGE = 400;
+constexpr int64_t PARTIAL_EXCHANGE = 3000;
 
-  float sums[WARP_QUERIES][COLUMNS] = {}, maximum[WARP_QUERIES], total[WARP_QUERIES] = {};
-#pragma unroll
-  for (int m = 0; m < WARP_QUERIES; ++m) maximum[m] = -INFINITY;
-  int32_t first_tile, last_tile;
-  tiles_of(p, split, KEYS, first_tile, last_tile);
-  int32_t cursor = lower_bound(p.active, p.fresh, first_tile * KEYS);
+// A kernel's shape for one call.
+struct Choice {
+  Kernel kernel;
+  int32_t query_tile, key_tile;
+  int32_t slices;  // blocks that share the channels of a head's values
+  int64_t tile_time;
+};
 
-  for (int32_t t = first_tile; t < last_tile; ++t) {
-    const int32_t first_key = t * KEYS;
-    overlay_tile<KEYS>(p, first_key, overlay, cursor, next);
+int64_t blocks_for(int64_t size, int64_t tile) { return (size + tile - 1) / tile; }
 
-    float scores[WARP_QUERIES] = {};
-    for (int32_t d = 0; d < p.dk; d += DEPTH) {
-      for (int i = warp; i < KEYS; i += ATTENTION_THREADS / 32) {
-        const int32_t n = first_key + i, fresh = overlay[i];
-        const T* from = fresh >= 0 ? fresh_keys + fresh * key_channels : base_keys + n * key_channels;
-        keys[i][lane] = n < p.pixels && d + lane < p.dk ? to_float(from[d + lane]) : 0.0f;
-      }
-      __syncthreads();
-      const int32_t depth = p.dk - d < DEPTH ? p.dk - d : DEPTH;
-      for (int32_t c = 0; c < depth; ++c)
-#pragma unroll
-        for (int m = 0; m < WARP_QUERIES; ++m)
-          scores[m] += queries[(warp * WARP_QUERIES + m) * p.dk + d + c] * keys[lane][c];
-      __syncthreads();
+bool describe(Machine& machine) {
+  int device, processors, shared;
+  cudaFuncAttributes compiled;
+  if (cudaGetDevice(&device) || cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device) ||
+      cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) ||
+      attention_code(&compiled))
+    return false;
+  // The code's architecture, not the device's: older code may have been compiled for a newer device by the driver.
+  machine = {processors, static_cast<size_t>(shared), compiled.ptxVersion >= 90 && processors >= 2 * MAX_CLUSTER};
+  return true;
+}
+
+// Wide heads share their queries among the warps of a block. So do few queries: where the other kernel would leave
+// three warps of four idle, each warp has a quarter of the work. With many keys that no longer pays, because each
+// tile costs three barriers instead of one.
+bool choose(const sige_attention_args& a, const Machine& machine, Choice& choice) {
+  const int32_t widest = a.dk > a.dv ? a.dk : a.dv, bytes = static_cast<int32_t>(element_size(a.dtype));
+  // Latency of a tile, and its way from the L2 cache at about 100 bytes a nanosecond.
+  const auto time = [&](int64_t keys, int64_t channels) { return 250 + keys * channels * bytes / 100; };
+  if (a.dtype == SIGE_FLOAT16) {
+    const bool few = a.fresh <= FEW_QUERIES && a.pixels <= FEW_KEYS;
+    const int32_t queries = few || widest > MAX_MMA_HEAD ? wide_queries(machine, a.fresh, a.dk) : 0;
+    if (queries) {
+      const auto slices = static_cast<int32_t>(blocks_for(a.dv, WIDE_SLICE));
+      choice = {Kernel::WIDE, queries, WIDE_KEYS, slices, time(WIDE_KEYS, a.dk + a.dv / slices)};
+      return int64_t{a.batch} * a.heads * slices <= MAX_GRID;
     }
-
-#pragma unroll
-    for (int m = 0; m < WARP_QUERIES; ++m) {
-      if (first_key + lane >= p.pixels) scores[m] = -INFINITY;
-      float top = scores[m];
-      for (int step = 16; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffff, top, step));
-      top = fmaxf(top, maximum[m]);
-      const float shrink = exp2f(maximum[m] - top);
-      maximum[m] = top;
-      scores[m] = exp2f(scores[m] - top);
-      total[m] = total[m] * shrink + scores[m];
-#pragma unroll
-      for (int c = 0; c < COLUMNS; ++c) sums[m][c] *= shrink;
-    }
-    const int32_t valid = p.pixels - first_key < KEYS ? p.pixels - first_key : KEYS;
-    for (int32_t n = 0; n < valid; ++n) {
-      const int32_t fresh = overlay[n];
-      const T* from = fresh >= 0 ? fresh_values + fresh * value_channels : base_values + (first_key + n) * value_channels;
-      float weights[WARP_QUERIES];
-#pragma unroll
-      for (int m = 0; m < WARP_QUERIES; ++m) weights[m] = __shfl_sync(0xffffffff, scores[m], n);
-#pragma unroll
-      for (int c = 0; c < COLUMNS; ++c) {
-        const float value = c * 32 + lane < p.dv ? to_float(from[c * 32 + lane]) : 0.0f;
-#pragma unroll
-        for (int m = 0; m < WARP_QUERIES; ++m) sums[m][c] += weights[m] * value;
-      }
-    }
-    __syncthreads();  // the overlay is overwritten next
-  }
-
-#pragma unroll
-  for (int m = 0; m < WARP_QUERIES; ++m) {
-    for (int step = 16; step > 0; step /= 2) total[m] += __shfl_xor_sync(0xffffffff, total[m], step);
-    const int32_t row = first_query + warp * WARP_QUERIES + m;
-    if (row >= p.fresh) continue;
-    const int64_t slot = (int64_t{split} * gridDim.y + blockIdx.y) * p.fresh + row;
-    T* out = static_cast<T*>(p.out) + (int64_t{b} * p.fresh + row) * value_channels + h * p.dv;
-    if (p.partial && lane == 0) p.partial_state[slot] = make_float2(maximum[m], total[m]);
-#pragma unroll
-    for (int c = 0; c < COLUMNS; ++c) {
-      const int32_t column = c * 32 + lane;
-      if (column >= p.dv) continue;
-      if (p.partial) {
-        p.partial[slot * p.dv + column] = sums[m][c];
-      } else {
-        out[column] = from_float<T>(sums[m][c] / total[m]);
-      }
+    if (widest <= MAX_MMA_HEAD) {
+      const int32_t keys = mma_key_tile(widest);
+      choice = {Kernel::MMA, MMA_QUERIES, keys, 1, time(keys, a.dk + a.dv)};
+      return int64_t{a.batch} * a.heads <= MAX_GRID;
     }
   }
+  choice = {Kernel::PLAIN, PLAIN_QUERIES, PLAIN_KEYS, 1, 500 + 10 * (int64_t{a.dk} + a.dv)};
+  return widest <= MAX_PLAIN_HEAD && int64_t{a.batch} * a.heads <= MAX_GRID;
 }
 
-// Adds up the splits: one thread per output value.
-template <typename T>
-__global__ void __launch_bounds__(THREADS) combine_kernel(const __grid_constant__ AttentionParameters p, int64_t rows) {
-  const int64_t index = int64_t{blockIdx.x} * THREADS + threadIdx.x;
-  if (index >= rows * p.dv) return;
-  const int64_t row = index / p.dv, column = index % p.dv;  // row of [batch * heads][fresh]
-  float maximum = -INFINITY, total = 0, sum = 0;
-  for (int32_t s = 0; s < p.splits; ++s) maximum = fmaxf(maximum, p.partial_state[s * rows + row].x);
-  for (int32_t s = 0; s < p.splits; ++s) {
-    const float2 state = p.partial_state[s * rows + row];
-    const float shrink = exp2f(state.x - maximum);
-    total += state.y * shrink;
-    sum += p.partial[(s * rows + row) * p.dv + column] * shrink;
+// The number of splits with the least predicted time: tiles one after the other, waves of blocks, exchange.
+int32_t splits_of(const sige_attention_args& a, const Choice& choice, const Machine& machine, bool cluster) {
+  const int64_t blocks = int64_t{a.batch} * a.heads * choice.slices * blocks_for(a.fresh, choice.query_tile);
+  const int64_t tiles = blocks_for(a.pixels, choice.key_tile), resident = int64_t{2} * machine.processors;
+  const int64_t most = cluster ? MAX_CLUSTER : MAX_PARTIAL_SPLITS;
+  const int64_t exchange = cluster ? CLUSTER_EXCHANGE : PARTIAL_EXCHANGE;
+  int32_t best = 1;
+  int64_t least = tiles * blocks_for(blocks, resident) * choice.tile_time;
+  for (int32_t splits = 2; splits <= most && splits <= tiles && blocks * splits <= MOST_BLOCKS; splits *= 2) {
+    const int64_t time = blocks_for(tiles, splits) * blocks_for(blocks * splits, resident) * choice.tile_time + exchange;
+    if (time < least) {
+      least = time;
+      best = splits;
+    }
   }
-  const int64_t fresh = row % p.fresh, h = row / p.fresh % p.heads, b = row / p.fresh / p.heads;
-  static_cast<T*>(p.out)[(b * p.fresh + fresh) * p.heads * p.dv + h * p.dv + column] = from_float<T>(sum / total);
+  return best;
 }
 
-template <typename T, int COLUMNS>
-static sige_status launch(const AttentionParameters& p, int32_t batch, cudaStream_t stream) {
-  const dim3 grid((p.fresh + QUERIES - 1) / QUERIES, batch * p.heads, p.splits);
-  attention_kernel<T, COLUMNS><<<grid, ATTENTION_THREADS, 0, stream>>>(p);
-  return launched();
-}
+// Where partial sums and their states lie: room for any kernel and machine, since neither is known here.
+struct Workspace {
+  size_t sums, states;
 
-template <typename T>
-static sige_status launch_general(const AttentionParameters& p, int32_t batch, cudaStream_t stream) {
-  if (p.dv <= 32) return launch<T, 1>(p, batch, stream);
-  if (p.dv <= 64) return launch<T, 2>(p, batch, stream);
-  if (p.dv <= 160) return launch<T, 5>(p, batch, stream);
-  return launch<T, MAX_HEAD / 32>(p, batch, stream);
-}
+  explicit Workspace(const sige_attention_args& a) {
+    const int64_t rows = int64_t{a.batch} * a.heads * a.fresh * MAX_PARTIAL_SPLITS;
+    const int64_t most_sums = int64_t{MOST_BLOCKS} * (a.dv <= MAX_MMA_HEAD ? MMA_QUERIES * a.dv
+                              : a.dv <= 256 ? 32 * WIDE_SLICE : PLAIN_QUERIES * a.dv);
+    const int64_t most_rows = int64_t{MOST_BLOCKS} * MMA_QUERIES;
+    sums = align((rows * a.dv < most_sums ? rows * a.dv : most_sums) * sizeof(float));
+    states = align((rows < most_rows ? rows : most_rows) * sizeof(float2));
+  }
+};
 
-template <typename T>
-static sige_status launch_combine(const AttentionParameters& p, int32_t batch, cudaStream_t stream) {
-  const int64_t rows = int64_t{batch} * p.heads * p.fresh;
-  combine_kernel<T><<<(rows * p.dv + THREADS - 1) / THREADS, THREADS, 0, stream>>>(p, rows);
-  return launched();
-}
-
-static bool on_tensor_cores(const sige_attention_args& a) {
-  return a.dtype == SIGE_FLOAT16 && a.dk <= MAX_MMA_HEAD && a.dv <= MAX_MMA_HEAD;
-}
-
-// Keys are split only while there are fewer than TARGET_BLOCKS blocks, so all splits have less than twice that.
-static int64_t most_partial_rows(const sige_attention_args& a) {
-  const int64_t tile = on_tensor_cores(a) ? MMA_QUERIES : QUERIES;
-  const int64_t blocks = int64_t{a.batch} * a.heads * ((a.fresh + tile - 1) / tile);
-  return tile * (blocks * MAX_SPLITS < 2 * TARGET_BLOCKS ? blocks * MAX_SPLITS : 2 * TARGET_BLOCKS);
-}
+}  // namespace
 
 size_t attention_workspace(const sige_attention_args& a) {
-  const int64_t rows = most_partial_rows(a);
-  return align(rows * a.dv * sizeof(float)) + align(rows * sizeof(float2));
+  const Workspace workspace(a);
+  return workspace.sums + workspace.states;
 }
 
 sige_status attention(const sige_attention_args& a, const sige_execution& execution) {
   constexpr float LOG2E = 1.44269504f;
-  constexpr int32_t MAX_GRID = 65535;
-  if (a.dk > MAX_HEAD || a.dv > MAX_HEAD || int64_t{a.batch} * a.heads > MAX_GRID) return SIGE_UNSUPPORTED;
-  const bool mma = on_tensor_cores(a);
-  const cudaStream_t stream = stream_of(execution);
-  const int32_t splits = mma ? splits_of(a, MMA_QUERIES, MMA_KEYS) : splits_of(a, QUERIES, KEYS);
-  char* workspace = static_cast<char*>(execution.workspace);
-  const size_t sums = align(most_partial_rows(a) * a.dv * sizeof(float));
+  Machine machine;
+  if (!describe(machine)) return SIGE_ENGINE_FAILURE;
+  Choice choice;
+  if (!choose(a, machine, choice)) return SIGE_UNSUPPORTED;
+
+  const bool cluster = machine.clusters && choice.kernel != Kernel::PLAIN;
+  const int32_t splits = splits_of(a, choice, machine, cluster);
+  const bool partial = splits > 1 && !cluster;
+  char* const workspace = static_cast<char*>(execution.workspace);
+  const auto slice = static_cast<int32_t>(blocks_for(blocks_for(a.dv, choice.slices), 16) * 16);
   const AttentionParameters p{
       a.q,
       a.k,
@@ -185,24 +125,28 @@ sige_status attention(const sige_attention_args& a, const sige_execution& execut
       a.v_base,
       a.active,
       a.out,
-      splits > 1 ? reinterpret_cast<float*>(workspace) : nullptr,
-      reinterpret_cast<float2*>(workspace + sums),
+      partial ? reinterpret_cast<float*>(workspace) : nullptr,
+      partial ? reinterpret_cast<float2*>(workspace + Workspace(a).sums) : nullptr,
+      a.batch,
       a.fresh,
       a.pixels,
       a.heads,
       a.dk,
       a.dv,
       splits,
+      choice.slices,
+      slice,
+      1,
       a.dk % 8 == 0 && aligned(a.q, 16) && aligned(a.k, 16) && aligned(a.k_base, 16),
       a.dv % 8 == 0 && aligned(a.v, 16) && aligned(a.v_base, 16),
+      a.dv % 4 == 0 && aligned(a.out, 8),
       LOG2E * (a.scale != 0 ? a.scale : 1.0f / sqrtf(static_cast<float>(a.dk)))};
 
-  const bool half = a.dtype == SIGE_FLOAT16;
-  const sige_status status = mma    ? launch_attention_mma(p, a.batch, stream)
-                             : half ? launch_general<__half>(p, a.batch, stream)
-                                    : launch_general<float>(p, a.batch, stream);
-  if (status || splits == 1) return status;
-  return half ? launch_combine<__half>(p, a.batch, stream) : launch_combine<float>(p, a.batch, stream);
+  const cudaStream_t stream = stream_of(execution);
+  const sige_status status = choice.kernel == Kernel::MMA    ? launch_attention_mma(p, machine, stream)
+                             : choice.kernel == Kernel::WIDE ? launch_attention_wide(p, machine, stream)
+                                                             : launch_attention_plain(p, a.dtype, stream);
+  return status || !partial ? status : launch_attention_combine(p, a.dtype, stream);
 }
 
 }  // namespace sige::cuda

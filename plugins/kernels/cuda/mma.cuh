@@ -1,4 +1,5 @@
-// Tensor-core products of float16 tiles, and the loads that feed them, as PTX lays them out.
+// Single instructions of PTX: tensor-core products of float16 tiles and the loads that feed them, copies to shared
+// memory, the order of two kernels in a stream.
 #pragma once
 
 #include "device.cuh"
@@ -39,6 +40,35 @@ __device__ inline void load_matrices_transposed(const __half* row, uint32_t (&to
                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
                : "r"(address)
                : "memory");
+}
+
+__device__ inline uint32_t to_halves(float low, float high) {
+  const __half2 both = __floats2half2_rn(low, high);
+  return *reinterpret_cast<const uint32_t*>(&both);
+}
+
+// 2^x to a relative error of 2^-22; subnormal results are 0.
+__device__ inline float power2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// Starts the way of the cache line at `from` into the L2 cache.
+__device__ inline void prefetch(const void* from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(from)); }
+
+// The kernel before has finished, and what it wrote can be read.
+__device__ inline void wait_for_predecessor() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// The kernel behind may start as soon as there is room.
+__device__ inline void release_successor() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
 }
 
 // 16 bytes from device to shared memory, or zeros; there after copies_wait.
