@@ -10,12 +10,15 @@ from pathlib import Path
 import sige_deploy
 from sige_deploy import __version__
 from sige_deploy.errors import RuntimeFailure
+from sige_deploy.kernels import Kernels
+from sige_deploy.kernels.library import CUDA
 from sige_deploy.manifest import Manifest
 
 VARIABLE = "SIGE_NATIVE_LIBRARY"
-NAME = {"win32": "sige_onnxruntime.dll", "darwin": "libsige_onnxruntime.dylib"}.get(
-    sys.platform, "libsige_onnxruntime.so"
-)
+NAME, KERNELS = {
+    "win32": ("sige_onnxruntime.dll", "sige_kernels.dll"),
+    "darwin": ("libsige_onnxruntime.dylib", "libsige_kernels.dylib"),
+}.get(sys.platform, ("libsige_onnxruntime.so", "libsige_kernels.so"))
 _CHECKOUT = Path(__file__).resolve().parents[1]
 
 
@@ -33,11 +36,42 @@ def library() -> Path | None:
     return path
 
 
+def cuda(manifest: Manifest, device: str) -> tuple[Path, Kernels]:
+    """(the library to register, the kernels' own library, which lies beside it) for sessions on a GPU.
+
+    Raises RuntimeFailure with one sentence where they are missing, belong to another version, were built
+    without CUDA, or cannot run the bundle's edit graph.
+    """
+    types = _types(manifest)
+    if not types <= {"float16", "float32"}:
+        raise RuntimeFailure(
+            f"the CUDA kernels know float16 and float32, and this bundle holds {', '.join(sorted(types))}; "
+            "open it with device='cpu', or export it with precision='float16'."
+        )
+    path = library()
+    if path is None:
+        raise RuntimeFailure(
+            f"device '{device}' needs the native library with CUDA kernels, and there is none; build it with "
+            "'make native' where nvcc is, or open the bundle with device='cpu'."
+        )
+    kernels = Kernels(path.with_name(KERNELS))
+    if not kernels.has(CUDA):
+        raise RuntimeFailure(
+            f"the native library '{path}' was built without CUDA; build it with 'make native' where nvcc is, "
+            "or open the bundle with device='cpu'."
+        )
+    return path, kernels
+
+
 def supports(manifest: Manifest) -> bool:
     """Whether the CPU kernels can run every op of a bundle's edit graph. They know float32 only, and ONNX
     Runtime does not fall back on an op's function body once a kernel is registered."""
-    bases = {cache.dtype for cache in manifest.caches if cache.kind == "base"}
-    return manifest.precision == "float32" and bases <= {"float32"}
+    return _types(manifest) == {"float32"}
+
+
+def _types(manifest: Manifest) -> set[str]:
+    """dtypes that the ops of the edit graph meet."""
+    return {manifest.precision} | {cache.dtype for cache in manifest.caches if cache.kind == "base"}
 
 
 def _find() -> Path | None:

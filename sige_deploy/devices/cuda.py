@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sige_deploy.devices.memory import Buffer, Shape, host_array
+from sige_deploy.devices.memory import Buffer, Shape, host_array, out_of_memory
 from sige_deploy.errors import InputError, RuntimeFailure
 
 STAGING = 32 << 20  # bytes of pinned host memory, through which arrays of up to half of it travel
@@ -36,38 +36,40 @@ class CudaMemory:
         index = device_index(device)
         self.device = f"cuda:{index}"
         self.index = index
-        self._api = api = _bindings(self.device)
+        self.api = api = _bindings(self.device)
         self._check_device()
         self._h2d = api.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._d2h = api.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._d2d = api.cudaMemcpyKind.cudaMemcpyDeviceToDevice
         with self.current():
-            self._stream = self._call(api.cudaStreamCreateWithFlags, api.cudaStreamNonBlocking)
-            self.stream = int(self._stream)
-            weakref.finalize(self, _quietly, api.cudaStreamDestroy, self._stream)
+            self.handle = self.call(api.cudaStreamCreateWithFlags, api.cudaStreamNonBlocking)
+            self.stream = int(self.handle)
+            weakref.finalize(self, quietly, api.cudaStreamDestroy, self.handle)
+            self._event = self.call(api.cudaEventCreateWithFlags, api.cudaEventDisableTiming)
+            weakref.finalize(self, quietly, api.cudaEventDestroy, self._event)
             self._staging = _Staging(self)
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
-        before = self._call(self._api.cudaGetDevice)
+        before = self.call(self.api.cudaGetDevice)
         if before == self.index:
             yield
             return
-        self._call(self._api.cudaSetDevice, self.index)
+        self.call(self.api.cudaSetDevice, self.index)
         try:
             yield
         finally:
-            self._api.cudaSetDevice(before)
+            self.api.cudaSetDevice(before)
 
     def empty(self, shape: Shape, dtype: Any) -> Buffer:
         nbytes = math.prod(shape) * np.dtype(dtype).itemsize
-        error, pointer = self._api.cudaMalloc(max(nbytes, 1))
+        error, pointer = self.api.cudaMalloc(max(nbytes, 1))
         if error != 0:
-            self._api.cudaGetLastError()  # or the next launch would report it again
-            if error == self._api.cudaError_t.cudaErrorMemoryAllocation:
+            self.api.cudaGetLastError()  # or the next launch would report it again
+            if error == self.api.cudaError_t.cudaErrorMemoryAllocation:
                 raise RuntimeFailure(out_of_memory(self.device, nbytes, self.free_bytes()))
             raise self._failure(error)
-        return Buffer(pointer, shape, dtype, _Owner(self._api, pointer, self.index))
+        return Buffer(pointer, shape, dtype, _Owner(self.api, pointer))
 
     def upload(self, array: np.ndarray, into: Buffer | None = None) -> Buffer:
         if into is None:
@@ -97,55 +99,43 @@ class CudaMemory:
             self._copy(target.pointer, source.pointer, source.nbytes, self._d2d)
 
     def fill(self, buffer: Buffer, byte: int) -> None:
-        self._call(self._api.cudaMemsetAsync, buffer.pointer, byte, buffer.nbytes, self._stream)
+        self.call(self.api.cudaMemsetAsync, buffer.pointer, byte, buffer.nbytes, self.handle)
 
     def synchronize(self) -> None:
-        self._call(self._api.cudaStreamSynchronize, self._stream)
+        self.call(self.api.cudaStreamSynchronize, self.handle)
         self._staging.restart()
 
     def free_bytes(self) -> int:
-        return self._call(self._api.cudaMemGetInfo)[0]
+        return self.call(self.api.cudaMemGetInfo)[0]
 
     def wait_for(self, stream: int) -> None:
         """Let this memory's later work wait for what is now queued on another stream of the device."""
-        self._order(stream, self.stream)
-
-    def release_to(self, stream: int) -> None:
-        """Let another stream's later work wait for what is now queued on this memory's stream."""
-        self._order(self.stream, stream)
-
-    def _order(self, first: int, second: int) -> None:
-        api = self._api
-        event = self._call(api.cudaEventCreateWithFlags, api.cudaEventDisableTiming)
-        try:
-            self._call(api.cudaEventRecord, event, first)
-            self._call(api.cudaStreamWaitEvent, second, event, 0)
-        finally:
-            api.cudaEventDestroy(event)  # takes effect once it is reached
+        self.call(self.api.cudaEventRecord, self._event, stream)
+        self.call(self.api.cudaStreamWaitEvent, self.handle, self._event, 0)
 
     def _copy(self, target: int, source: int, nbytes: int, kind: Any) -> None:
-        error = self._api.cudaMemcpyAsync(target, source, nbytes, kind, self._stream)[0]
+        error = self.api.cudaMemcpyAsync(target, source, nbytes, kind, self.handle)[0]
         if error != 0:
             raise self._failure(error)
 
-    def _call(self, function: Any, *arguments: Any) -> Any:
+    def call(self, function: Any, *arguments: Any) -> Any:
         error, *results = function(*arguments)
         if error != 0:
             raise self._failure(error)
         return results[0] if len(results) == 1 else results
 
     def _failure(self, error: Any) -> RuntimeFailure:
-        _, name = self._api.cudaGetErrorString(error)
+        _, name = self.api.cudaGetErrorString(error)
         text = name.decode() if isinstance(name, bytes) else str(name)
         return RuntimeFailure(f"{self.device} failed with '{text}'; open the bundle again.")
 
     def _check_device(self) -> None:
-        error, count = self._api.cudaGetDeviceCount()
-        if error == self._api.cudaError_t.cudaErrorNoDevice:
+        error, count = self.api.cudaGetDeviceCount()
+        if error == self.api.cudaError_t.cudaErrorNoDevice:
             count = 0
         elif error != 0:
             raise RuntimeFailure(
-                f"device '{self.device}' needs an NVIDIA driver as new as CUDA {_version(self._api)}, and "
+                f"device '{self.device}' needs an NVIDIA driver as new as CUDA {_version(self.api)}, and "
                 "this machine has none or an older one; install it, or open the bundle with device='cpu'."
             )
         if self.index >= count:
@@ -155,19 +145,11 @@ class CudaMemory:
             )
 
 
-def out_of_memory(device: str, wanted: int, free: int) -> str:
-    """The one sentence about it, for RuntimeFailure."""
-    return (
-        f"{device} is out of memory: {_size(wanted)} were needed and {_size(free)} are free; close other "
-        "sessions or programs on it, or export the network at a smaller size."
-    )
-
-
 class _Owner:
     """Frees a piece of device memory when nothing refers to it any more."""
 
-    def __init__(self, api: Any, pointer: int, index: int) -> None:
-        weakref.finalize(self, _quietly, api.cudaFree, pointer)
+    def __init__(self, api: Any, pointer: int) -> None:
+        weakref.finalize(self, quietly, api.cudaFree, pointer)
 
 
 class _Staging:
@@ -201,9 +183,9 @@ class _Staging:
         self._at = 0
 
     def _allocate(self) -> np.ndarray:
-        api = self._memory._api
-        pointer = self._memory._call(api.cudaHostAlloc, STAGING, api.cudaHostAllocDefault)
-        weakref.finalize(self, _quietly, api.cudaFreeHost, pointer)
+        api = self._memory.api
+        pointer = self._memory.call(api.cudaHostAlloc, STAGING, api.cudaHostAllocDefault)
+        weakref.finalize(self, quietly, api.cudaFreeHost, pointer)
         return host_array(Buffer(pointer, [STAGING], np.uint8))
 
 
@@ -223,11 +205,7 @@ def _version(api: Any) -> str:
     return f"{version // 1000}.{version % 1000 // 10}"
 
 
-def _size(nbytes: int) -> str:
-    return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:.1f} MB"
-
-
-def _quietly(release: Any, handle: Any) -> None:
+def quietly(release: Any, handle: Any) -> None:
     """Release a handle at any time, the interpreter's end included."""
     with contextlib.suppress(Exception):
         release(handle)

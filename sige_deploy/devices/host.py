@@ -16,7 +16,7 @@ from sige_deploy.errors import RuntimeFailure
 from sige_deploy.indices import ActivePixels, EditIndices, Indexer
 from sige_deploy.inputs import as_given, as_numpy, same_bits
 from sige_deploy.manifest import CacheSpec
-from sige_deploy.runtimes.base import Runtime
+from sige_deploy.runtimes.base import HostRuntime
 
 Arrays = dict[str, np.ndarray]
 
@@ -45,7 +45,7 @@ class HostDevice:
 
     graphs = 0
 
-    def __init__(self, bundle: Bundle, runtime: Runtime) -> None:
+    def __init__(self, bundle: Bundle, runtime: HostRuntime) -> None:
         self.bundle = bundle
         self.manifest = bundle.manifest
         self.runtime = runtime

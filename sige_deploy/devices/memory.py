@@ -130,6 +130,19 @@ def laid_out(memory: Memory, arrays: Mapping[str, tuple[Shape, Any]]) -> dict[st
     return {name: block.view(*arrays[name], offset=offset) for name, offset in offsets.items()}
 
 
+def out_of_memory(device: str, wanted: int | None, free: int) -> str:
+    """The one sentence about it, for RuntimeFailure. wanted, free: bytes; wanted None: not known."""
+    needed = "" if wanted is None else f"{_size(wanted)} were needed and "
+    return (
+        f"{device} is out of memory: {needed}{_size(free)} are free; close other sessions or programs on it, "
+        "or export the network at a smaller size."
+    )
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:.1f} MB"
+
+
 class _Exposed:
     """A host buffer in the words of numpy's array interface."""
 

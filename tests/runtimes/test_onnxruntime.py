@@ -10,7 +10,7 @@ import pytest
 import tiny
 
 from sige_deploy.bundle import open_bundle
-from sige_deploy.runtimes.base import Runtime
+from sige_deploy.runtimes.base import HostRuntime
 from sige_deploy.runtimes.onnxruntime import OnnxRuntime
 
 
@@ -19,7 +19,7 @@ def runtime(tiny_path: Path) -> OnnxRuntime:
     return OnnxRuntime(open_bundle(tiny_path), "cpu", threads=1, kernels=False)
 
 
-def test_it_offers_what_a_session_needs(runtime: Runtime) -> None:
+def test_it_offers_what_a_session_needs(runtime: HostRuntime) -> None:
     assert runtime.name == "onnxruntime cpu"
     assert runtime.edit_inputs() == {
         "rows.image", "offset", "base.h", "static.gain", "halo.conv3", "table.conv3",

@@ -1,0 +1,298 @@
+"""A device whose data stays where the native kernels work: on a GPU, or on the host to test what a GPU does.
+
+Everything lies at fixed addresses, so that what an edit repeats is prepared once, and on a GPU captured: a
+step that looks at the inputs, after which the counts of active pixels come back, and one step per bucket of
+row counts that makes the tables, runs the edit graph and writes the outputs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from sige_deploy import caches
+from sige_deploy.buckets import Buckets
+from sige_deploy.bundle import Bundle
+from sige_deploy.devices.edits import Edit, Room
+from sige_deploy.devices.exchange import Exchange
+from sige_deploy.devices.graphs import Graphs
+from sige_deploy.devices.memory import Buffer, Memory, laid_out
+from sige_deploy.errors import StateError
+from sige_deploy.kernels import Comparison, Kernels, Layout, NativeIndexer, Offsets, RowMoves
+from sige_deploy.manifest import CacheSpec
+from sige_deploy.rows import size
+from sige_deploy.runtimes.base import BufferRuntime
+
+Buffers = dict[str, Buffer]
+KEPT = 64  # edits of different row counts that stay prepared
+
+
+class NativeDevice:
+    """A `Device` of buffers in one memory, with the kernels' index feeds and an engine on those buffers."""
+
+    def __init__(
+        self, bundle: Bundle, memory: Memory, kernels: Kernels, runtime: BufferRuntime, captured: Graphs
+    ) -> None:
+        self.manifest = manifest = bundle.manifest
+        self.memory, self.kernels, self.runtime, self.captured = memory, kernels, runtime, captured
+        self.spatial = manifest.spatial()
+        self.buckets = Buckets(manifest)
+        self._bundle = bundle
+        self.recorded = False
+        self.pending: Edit | Literal["dense", "reuse"] | None = None
+        self._edits: OrderedDict[tuple[int, ...], Edit] = OrderedDict()
+        with memory.current():
+            inputs = {spec.name: (spec.shape, spec.dtype) for spec in manifest.inputs}
+            self.given = laid_out(memory, inputs)
+            free = {spec.name: inputs[spec.name] for spec in manifest.inputs if spec.role == "free"}
+            self.free = laid_out(memory, free)  # of the last edit, while `given` may hold a refused one
+            self.results = laid_out(memory, {o.name: (o.shape, o.dtype) for o in manifest.outputs})
+            self.masks = [memory.empty(size(spec), np.uint8) for spec in self.spatial]
+            self.exchange = Exchange(memory)
+            self.indexer = self._make_indexer()
+            axes = [spec.axes if spec.role == "spatial" else None for spec in manifest.inputs]
+            layouts = [
+                Layout.of(spec.shape, spec.dtype, kinds, manifest.policy.eps if kinds else 0.0)
+                for spec, kinds in zip(manifest.inputs, axes)
+            ]
+            self.comparison = Comparison(kernels, memory, layouts, self.indexer.status)
+            self.take = RowMoves(kernels, memory, [Offsets.of_input(spec) for spec in self.spatial])
+            self.put = RowMoves(kernels, memory, [Offsets.of_output(o) for o in manifest.outputs if o.level])
+            self.commits = RowMoves(kernels, memory, self._commit_offsets())
+        self._room = Room(memory)
+        self._storage: Buffers | None = None
+        self._former: Buffers | None = None  # inputs of a dense edit that can be committed
+        self._dense: Callable[[], None] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.runtime.name
+
+    @property
+    def storage(self) -> Buffers:
+        """Where the recorded state is, as `caches.expected` names it."""
+        if self._storage is None:
+            self._storage = self._new_storage()
+        return self._storage
+
+    @property
+    def cache_bytes(self) -> int:
+        if not self.recorded:
+            return 0
+        return sum(self.storage[f"cache.{spec.name}"].nbytes for spec in self.manifest.caches)
+
+    @property
+    def graphs(self) -> int:
+        return len(self.captured)
+
+    def current(self) -> contextlib.AbstractContextManager[None]:
+        return self.memory.current()
+
+    def load(self) -> None:
+        self.runtime.edit_inputs()
+
+    def take_in(self, given: Mapping[str, Any], mask: Any = None) -> NativeCall:
+        return NativeCall(self, given, mask)
+
+    def commit(self) -> None:
+        pending = self.pending
+        if pending is None:
+            raise StateError("the edit to commit was lost when a later one failed; call edit again.")
+        if pending == "dense":
+            assert self._former is not None
+            self.record(self._former)
+        elif isinstance(pending, Edit):
+            pending.commit(self)
+        self.memory.synchronize()
+        self.pending = None
+
+    def arrays(self) -> Mapping[str, np.ndarray]:
+        return _Downloads(self.memory, self.storage)
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        storage = self.storage
+        self.recorded, self.pending = False, None  # until all of it is there
+        for name, array in arrays.items():
+            self.memory.upload(array, storage[name])
+        self.memory.synchronize()
+        self.recorded = True
+
+    def close(self) -> None:
+        self.memory.synchronize()
+        for key in (*self._edits, "dense"):
+            self.captured.forget(key)
+        self._edits.clear()
+        self._storage = self._former = self._dense = self.pending = None
+        self.runtime.close()
+
+    def look(self, masked: bool) -> tuple[dict[str, int], np.ndarray]:
+        """Compare the inputs given with the recorded ones, if there are any: (active pixels by level, status
+        words: "not finite" and "changed" of each input in turn). masked: `masks` holds what was edited."""
+        names, recorded = list(self.given), self.recorded
+        wanted = {} if masked or not recorded else dict(zip([s.name for s in self.spatial], self.masks))
+
+        def work() -> None:
+            self.comparison.launch(
+                [self.given[name].pointer for name in names],
+                [self.storage[f"input.{name}"].pointer if recorded else 0 for name in names],
+                [wanted[name].pointer if name in wanted else 0 for name in names],
+            )
+            if recorded:
+                self.indexer.begin(self.masks)
+
+        self.captured.run(("look", recorded, masked), work)
+        return self.indexer.counts_and_status()
+
+    def record(self, inputs: Buffers) -> None:
+        """Run the dense pass on `inputs` and take up what it makes. The first time it is written where it
+        stays; later into fresh memory, from where it is copied once all of it is there: edits know the
+        storage's addresses."""
+        target = self._new_storage() if self.recorded else self.storage
+        outputs = {key.split(".", 1)[1]: x for key, x in target.items() if not key.startswith("input.")}
+        self.runtime.bind_record(inputs, outputs)()
+        for name, buffer in inputs.items():
+            self.memory.copy(buffer, target[f"input.{name}"])
+        self.memory.synchronize()
+        if self.recorded:
+            for name, buffer in target.items():
+                self.memory.copy(buffer, self.storage[name])
+            self.memory.synchronize()
+        self.recorded = True
+
+    def dense(self) -> bool:
+        """Run the original network on the inputs given, and keep these for a commit; returns whether a
+        captured graph ran."""
+        if self._dense is None:
+            self._dense = self.runtime.bind_dense(self.given, self.results)
+        captured = self.captured.run("dense", self._dense)
+        self._keep_inputs()
+        return captured
+
+    def _keep_inputs(self) -> None:
+        if self._former is None:
+            manifest = self.manifest
+            self._former = laid_out(self.memory, {x.name: (x.shape, x.dtype) for x in manifest.inputs})
+        for name, buffer in self.given.items():
+            self.memory.copy(buffer, self._former[name])
+
+    def edit(self, counts: Mapping[str, int]) -> tuple[tuple[int, ...], Edit]:
+        """The prepared edit for these counts of active pixels, and its key."""
+        rows = self.buckets.fit(counts)
+        key = tuple(rows.values())
+        edit = self._edits.get(key)
+        if edit is None:
+            edit = self._edits[key] = Edit(self, rows, self._room)
+            while len(self._edits) > KEPT:
+                old, _ = self._edits.popitem(last=False)
+                self.captured.forget(old)
+        self._edits.move_to_end(key)
+        return key, edit
+
+    def _new_storage(self) -> Buffers:
+        return laid_out(self.memory, caches.expected(self.manifest))
+
+    def _make_indexer(self) -> NativeIndexer:
+        manifest, bundle = self.manifest, self._bundle
+        actives = {f"active.{level.id}" for level in manifest.levels}
+        return NativeIndexer(
+            self.kernels, self.memory, bundle.levels(), bundle.geometries(), bundle.policy(),
+            [size(spec) for spec in self.spatial], self.runtime.edit_inputs() | actives,
+            words=2 * len(manifest.inputs),
+        )  # fmt: skip
+
+    def _commit_offsets(self) -> list[Offsets]:
+        """Of what a commit writes rows into: spatial inputs, then caches."""
+        sizes = {level.id: (level.height, level.width) for level in self.manifest.levels}
+
+        def of_cache(spec: CacheSpec) -> Offsets:
+            height, width = sizes[spec.level or ""]
+            batch, pixels, channels = spec.shape
+            return Offsets(
+                np.arange(batch) * pixels * channels,
+                np.arange(height) * width * channels,
+                np.arange(width) * channels,
+                np.arange(channels),
+                np.dtype(spec.dtype).itemsize,
+            )
+
+        inputs = [Offsets.of_input(spec) for spec in self.spatial]
+        return inputs + [of_cache(spec) for spec in self.manifest.caches if spec.rows]
+
+
+class NativeCall:
+    """A `Call` on buffers: the inputs are looked at in one step, whose findings come back in one download."""
+
+    def __init__(self, device: NativeDevice, given: Mapping[str, Any], mask: Any) -> None:
+        self._device, self._given = device, given
+        device.exchange.take(given, device.given)
+        if mask is not None:
+            device.exchange.take_mask(mask, device.masks, device.manifest.policy.threshold)
+        self._counts, self._status = device.look(masked=mask is not None)
+        self._edit: Edit | None = None
+        self._key: tuple[int, ...] = ()
+        self._path: Literal["record", "sparse", "dense", "reuse"] = "record"
+
+    def not_finite(self) -> str | None:
+        return next((name for name, found in zip(self._given, self._status[::2]) if found), None)
+
+    def changed(self, name: str) -> bool:
+        return bool(self._status[2 * list(self._given).index(name) + 1])
+
+    def counts(self) -> dict[str, int]:
+        return self._counts
+
+    def record(self) -> None:
+        self._device.record(self._device.given)
+
+    def index(self) -> None:
+        self._device.pending = None  # what follows overwrites it
+        self._key, self._edit = self._device.edit(self._counts)
+
+    def run(self) -> bool:
+        device, edit = self._device, self._edit
+        assert edit is not None
+        self._path = "sparse"
+        return device.captured.run(self._key, lambda: edit.run(device))
+
+    def dense(self) -> bool:
+        self._device.pending = None  # what follows overwrites it
+        self._path = "dense"
+        return self._device.dense()
+
+    def reuse(self) -> None:
+        self._path = "reuse"
+
+    def finish(self) -> dict[str, Any]:
+        device, path = self._device, self._path
+        if path in ("record", "reuse"):
+            results = {name: device.storage[f"output.{name}"] for name in device.results}
+        else:
+            results = device.results
+        outputs = device.exchange.give(results, self._given)
+        if path == "record":
+            device.pending = None
+        elif path == "sparse":
+            device.pending = self._edit
+        else:
+            device.pending = "dense" if path == "dense" else "reuse"
+        return outputs
+
+
+class _Downloads(Mapping[str, np.ndarray]):
+    """Buffers as arrays, each fetched when it is looked up."""
+
+    def __init__(self, memory: Memory, buffers: Buffers) -> None:
+        self._memory, self._buffers = memory, buffers
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._memory.download(self._buffers[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._buffers)
+
+    def __len__(self) -> int:
+        return len(self._buffers)
