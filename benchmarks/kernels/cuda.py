@@ -3,6 +3,8 @@
     PYTHONPATH=tests python benchmarks/kernels/cuda.py --library build/cuda/libsige_kernels.so \
         --out benchmarks/results/kernels_cuda.json
 
+And at the attention of a DDPM: batch 1, one head of 512 channels.
+
 float16, batch 2, 64x64 latents; every time is the median of replays of a captured graph. A conv is timed over
 copies of its weight that together exceed the L2 cache, and all 50 once more in one graph, each with its own.
 """
@@ -30,6 +32,7 @@ SHARES = {  # active pixels per level
     "1.2 %": {64: 120, 32: 36, 16: 16, 8: 9},
     "5 %": {64: 256, 32: 81, 16: 36, 8: 16},
 }
+WIDE_ROWS = (9, 16, 32, 64)  # of the DDPM's attention: one head of 512 channels, 16x16 pixels
 ROTATION_BYTES = 256 << 20
 REPEATS = 20  # of an attention in one graph, so that the launch of the graph itself hardly counts
 
@@ -181,18 +184,19 @@ class Bench:
         self.kept.clear()
         return result
 
-    def attention(self, level: int) -> dict[str, Any]:
-        """Self-attention of one transformer block, against scatter and PyTorch's fused attention."""
-        rows, channels = self.rows[level], CHANNELS[level]
+    def attention(
+        self, level: int, rows: int, channels: int, batch: int = BATCH, heads: int = HEADS
+    ) -> dict[str, Any]:
+        """Self-attention of one block, against scatter and PyTorch's fused attention."""
         pixels = level * level
         active = torch.randperm(pixels, device="cuda")[:rows].sort().values
-        inputs = {name: values(BATCH, rows, channels) for name in ("q", "k", "v")}
-        inputs |= {name: values(BATCH, pixels, channels) for name in ("k_base", "v_base")}
+        inputs = {name: values(batch, rows, channels) for name in ("q", "k", "v")}
+        inputs |= {name: values(batch, pixels, channels) for name in ("k_base", "v_base")}
         inputs["active"] = active.int()
-        call = self.call("attention", inputs, {"heads": HEADS})
+        call = self.call("attention", inputs, {"heads": heads})
 
         def split(x: torch.Tensor) -> torch.Tensor:
-            return x.unflatten(2, (HEADS, -1)).transpose(1, 2)
+            return x.unflatten(2, (heads, -1)).transpose(1, 2)
 
         def theirs() -> None:
             keys = inputs["k_base"].index_copy(1, active, inputs["k"])
@@ -204,8 +208,8 @@ class Bench:
 
         result = {
             "level": level,
-            "rows": BATCH * rows,
-            "dk": channels // HEADS,
+            "rows": batch * rows,
+            "dk": channels // heads,
             "attention_us": repeated(call),
             "torch_us": repeated(theirs),
         }
@@ -234,7 +238,8 @@ def main() -> None:
                 for key in ("conv_us", "gather_us", "torch_mm_us")
             }
             whole = [bench.all_convs(convs) for _ in range(2)]
-            attentions = [bench.attention(level) for level in LEVELS]
+            attentions = [bench.attention(level, rows[level], CHANNELS[level]) for level in LEVELS]
+            attentions += [bench.attention(16, wide, 512, batch=1, heads=1) for wide in WIDE_ROWS]
             bench.device.close()
             runs.append(
                 {

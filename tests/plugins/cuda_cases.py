@@ -139,9 +139,17 @@ class Draw:
     def attention(self, dtype: torch.dtype) -> Case:
         batch, heads = self.pick(1, 2), self.pick(1, 2, 5)
         dk = self.pick(1, 8, 12, 40, 64, 80, 128, 160, 256, 300, 512)
-        dv = self.pick(dk, dk, 1, 20, 64)
+        dv = self.pick(dk, dk, 1, 20, 64, 130, 320)
         pixels = self.pick(1, 31, 64, 65, self.random.randint(1, 150 if self.small else 900))
         active = self.active(pixels)
+        kind = self.pick("any", "any", "wide", "deep")
+        if kind == "wide":  # few rows of one wide head
+            batch, heads, pixels = 1, 1, self.pick(64, 255, 256, 257)
+            dk = dv = self.pick(512, 512, 640) if dtype == torch.float16 else 512
+            active = self.active(pixels)[: self.random.randint(1, 64)]
+        elif kind == "deep" and not self.small:  # more keys than a block looks up at once
+            heads, pixels, dk = self.pick(1, 2), self.random.randint(9000, 12000), self.pick(40, 160, 256)
+            dv, active = dk, self.active(pixels)[: self.random.randint(1, 150)]
         keys = self.values(dtype, batch, pixels, heads * dk)
         values = self.values(dtype, batch, pixels, heads * dv)
         inputs = {
