@@ -1,5 +1,5 @@
 # Whether the CUDA backend is built: sets SIGE_WITH_CUDA, and enables the language where it is.
-set(SIGE_CUDA OFF CACHE STRING "Build the CUDA backend as well (CUDA 13): ON, OFF, or AUTO: where nvcc is found")
+set(SIGE_CUDA AUTO CACHE STRING "Build the CUDA backend as well (CUDA 13): ON, OFF, or AUTO: where nvcc is found")
 set_property(CACHE SIGE_CUDA PROPERTY STRINGS AUTO ON OFF)
 set(SIGE_WITH_CUDA OFF)
 
