@@ -106,7 +106,7 @@ class NativeIndexer:
             for p, count in zip(padded, self._counts):
                 if p < count or (p and not count):
                     self._refuse(padded)
-        self._rows[:] = padded
+        self._rows[:] = [*padded]
         self._kernels.check(self._finish(*self._finish_args))
         return feeds
 
@@ -138,7 +138,7 @@ class NativeIndexer:
         """sige_indices with its plan made and its memory in place."""
         number = {id_: i for i, id_ in enumerate(self._levels)}
         index = {g.id: i for i, g in enumerate(self._geometries)}
-        sizes = (IndexInput * len(self._sizes))(*self._sizes)
+        sizes = (IndexInput * len(self._sizes))(*(IndexInput(*size) for size in self._sizes))
         structures = (IndexLevel * len(levels))(*(
             IndexLevel(
                 level.height, level.width, -1 if level.geometry is None else index[level.geometry],
