@@ -28,6 +28,7 @@ from onnx_ir.passes.common import (
 from sige_deploy.errors import ExportError
 from sige_deploy.graph.builder import Builder, attribute, is_constant, static_shape
 from sige_deploy.graph.einsum import expand_einsum
+from sige_deploy.graph.modulate import fold_modulations
 from sige_deploy.graph.opset import at_opset
 from sige_deploy.ops import OPSET
 
@@ -59,6 +60,7 @@ def prepare(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> ir.Model:
     onnxscript.optimizer.optimize(model, num_iterations=3, onnx_shape_inference=True)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     IdentityEliminationPass()(model)
+    fold_modulations(model)
     RemoveUnusedNodesPass()(model)
     _infer_shapes(model)
     _restore_names(model, *names)
