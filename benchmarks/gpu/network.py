@@ -5,7 +5,8 @@
 
 Dense is torch.compile(mode="reduce-overhead") in float16, channels last; beside it PyTorch's own kernels in a
 CUDA graph, and ONNX Runtime on dense.onnx. An edit is the whole of `Session.edit` on torch CUDA inputs, from
-an idle GPU to an idle GPU, and `graph` the edit graph alone. Results are checked before anything is timed.
+an idle GPU to an idle GPU; `graph` is what the GPU does in it once the row counts are known: tables, edit graph,
+writing of the outputs. Results are checked before anything is timed.
 Writes OUT/<network>.json. Bundles that --bundles lacks are exported into it; random weights have one seed.
 """
 
@@ -69,7 +70,7 @@ class Edited:
             self.session.bundle = self._planned
 
     def graph_ms(self, repeats: int) -> float:
-        """The last edit's graph alone."""
+        """The last edit's work on the GPU, without the look at the inputs that comes before."""
         with self._device.current():
             return on_stream(self._call.run, self._device.memory.stream, repeats)
 
