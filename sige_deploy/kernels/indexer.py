@@ -90,7 +90,7 @@ class NativeIndexer:
         return dict(zip(self._levels, self._counts)), block[len(self._levels) :]
 
     def finish(self, rows: Mapping[str, int]) -> Feeds:
-        """Make the feeds of the edit that `begin` was last called for; stream-ordered. Once per `begin`.
+        """Make the feeds of the edit that `begin` was last called for, again if called again; stream-ordered.
 
         rows: padded count P of each level, at least its count, at most bucket(pixels), and 0 where the count
         is 0. The feeds are views of buffers that the next `finish` overwrites: "active.<level>" int32 [P];

@@ -76,12 +76,12 @@ def _bytes(buffer: Buffer) -> torch.Tensor:
     return buffer.owner[offset : offset + buffer.nbytes]
 
 
-def check_random(kernels: Kernels, memory: TorchMemory, count: int, seed: int) -> int:
+def check_random(kernels: Kernels, memory: TorchMemory, count: int, seed: int, largest: int) -> int:
     """Random networks, several edits each; returns how many edits were wrong."""
     wrong = 0
     for case in range(count):
         rng = np.random.default_rng((seed, case))
-        network = cases.network(rng, int(rng.choice([8, 24, 100])))
+        network = cases.network(rng, int(rng.choice([8, 24, largest])))
         indexer = _native(kernels, memory, network)
         for _ in range(4):
             wrong += _check_edit(memory, network, indexer, cases.masks(rng, network.inputs), rng)
@@ -97,10 +97,11 @@ def check_bundle(kernels: Kernels, memory: TorchMemory, network: Network, seed: 
     return sum(_check_edit(memory, network, indexer, masks, rng) for masks in edits)
 
 
-def check_compare(kernels: Kernels, memory: TorchMemory, seed: int) -> int:
+def check_compare(kernels: Kernels, memory: TorchMemory, seed: int, small: bool) -> int:
     """Shapes with and without 16-byte vectors, few and many planes; returns how many were wrong."""
     rng, wrong = np.random.default_rng(seed), 0
-    for shape in ([1, 3, 256, 256], [1, 36, 256, 512], [2, 9, 31, 17], [1, 1, 1, 1], [4, 8, 5, 16]):
+    shapes = [[2, 9, 31, 17], [1, 1, 1, 1], [4, 8, 5, 16]]
+    for shape in shapes if small else [*shapes, [1, 3, 256, 256], [1, 36, 256, 512]]:
         for axes in ("NCYX", "NYXC", "CNXY"):
             for dtype in ("float16", "float32", "float64", "uint8", "int64"):
                 recorded = (rng.standard_normal(shape) * 3).astype(dtype)
@@ -315,6 +316,7 @@ def main() -> int:
     )
     parser.add_argument("--library", type=Path, required=True)
     parser.add_argument("--cases", type=int, default=150, help="random networks")
+    parser.add_argument("--small", action="store_true", help="small cases, for a sanitizer")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("bundles", type=Path, nargs="*")
     options = parser.parse_args()
@@ -324,9 +326,11 @@ def main() -> int:
     wrong = 0
     with torch.cuda.stream(torch.cuda.Stream()):
         results = {
-            "compare": check_compare(kernels, memory, options.seed),
+            "compare": check_compare(kernels, memory, options.seed, options.small),
             "row moves": check_moves(kernels, memory, options.seed),
-            f"{options.cases} random networks": check_random(kernels, memory, options.cases, options.seed),
+            f"{options.cases} random networks": check_random(
+                kernels, memory, options.cases, options.seed, 24 if options.small else 100
+            ),
         }
         for name, (network, _) in bundles.items():
             results[name] = check_bundle(kernels, memory, network, options.seed)

@@ -148,8 +148,8 @@ SIGE_API sige_status sige_indices_plan(const sige_indices* indices);
 SIGE_API sige_status sige_indices_begin(const sige_indices* indices, const uint8_t* const* masks,
                                         const sige_execution* execution);
 
-/* All feeds of the edit that sige_indices_begin was last called for; once for each. rows: host [levels], the padded
- * counts P, each at least the level's count, and 0 where that is 0. CUDA: three launches. */
+/* All feeds of the edit that sige_indices_begin was last called for, again if called again. rows: host [levels], the
+ * padded counts P, each at least the level's count, and 0 where that is 0. CUDA: three launches. */
 SIGE_API sige_status sige_indices_finish(const sige_indices* indices, const int32_t* rows,
                                          const sige_execution* execution);
 
