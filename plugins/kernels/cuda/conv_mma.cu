@@ -19,8 +19,8 @@ constexpr int DEPTH = 64;        // channels of one stage
 constexpr int PAD = 8;           // halves behind each row of a tile, against bank conflicts
 constexpr int MAX_TAPS = 64;     // whose places are kept in shared memory
 constexpr int MAX_SPLITS = 8;    // blocks of a portable cluster
-constexpr int MIN_CHUNKS = 3;    // stages' worth of depth below which a part is not split further
-constexpr int TARGET_BLOCKS = 264;  // two for each multiprocessor of an H100 or H200
+constexpr int TARGET_BLOCKS = 132;  // one for each multiprocessor of an H100 or H200
+constexpr int64_t MAX_WORK = 1200;  // tiles times stages; beyond it, gathering for cuBLASLt is faster
 constexpr int32_t PADDING = -1;
 
 struct Parameters {
@@ -28,46 +28,35 @@ struct Parameters {
   Addends<__half> addends;
   const __half* weight;
   __half* out;
-  int32_t targets, taps, outputs, tap_chunks, chunks, tiles_m, activation;
+  Divider taps;
+  int32_t targets, outputs, tap_chunks, chunks, tiles_m, activation;
   float alpha;
   bool transforms;
 };
 
-// ROWS x COLUMNS outputs by WM x WN warps; STAGES tiles in flight; VECTOR channels per copy of the left tile.
-template <int ROWS_, int COLUMNS_, int WM_, int WN_, int STAGES_, int VECTOR_>
+// ROWS x COLUMNS outputs. GROUPS groups of WM x WN warps share the depth, each with STAGES tiles of its own in flight;
+// VECTOR channels per copy of the left tile.
+template <int ROWS_, int COLUMNS_, int WM_, int WN_, int GROUPS_, int STAGES_, int VECTOR_>
 struct Shape {
-  static constexpr int ROWS = ROWS_, COLUMNS = COLUMNS_, WM = WM_, WN = WN_, STAGES = STAGES_, VECTOR = VECTOR_;
-  static constexpr int THREADS = WM * WN * 32;
+  static constexpr int ROWS = ROWS_, COLUMNS = COLUMNS_, WM = WM_, WN = WN_, GROUPS = GROUPS_, STAGES = STAGES_;
+  static constexpr int VECTOR = VECTOR_, GROUP = WM * WN * 32, THREADS = GROUPS * GROUP;
   static constexpr int LEFT_STRIDE = DEPTH + PAD, RIGHT_STRIDE = COLUMNS + PAD, SUM_STRIDE = COLUMNS + PAD;
   static constexpr int LEFT = ROWS * LEFT_STRIDE, RIGHT = DEPTH * RIGHT_STRIDE;  // halves of a stage
-  static constexpr int PIPELINE_BYTES = STAGES * (LEFT + RIGHT) * 2;
-  static constexpr int SUM_BYTES = ROWS * SUM_STRIDE * 4;
-  static constexpr int SHARED_BYTES = PIPELINE_BYTES > SUM_BYTES ? PIPELINE_BYTES : SUM_BYTES;
-  static constexpr int LEFT_VECTORS = ROWS * (DEPTH / VECTOR) / THREADS;
-  static constexpr int RIGHT_VECTORS = DEPTH * (COLUMNS / 8) / THREADS;
-  static constexpr int SUM_VECTORS = ROWS * (COLUMNS / 8) / THREADS;
+  static constexpr int PIPELINE = STAGES * (LEFT + RIGHT);                       // halves of a group
+  static constexpr int SUM = ROWS * SUM_STRIDE;                                  // floats of a group
+  static constexpr int GROUP_BYTES = PIPELINE * 2 > SUM * 4 ? PIPELINE * 2 : SUM * 4;
+  static constexpr int VECTORS = ROWS * COLUMNS / 8;                   // of 8 outputs
+  static constexpr int RECEIVED_BYTES = (VECTORS + MAX_SPLITS) * 32;  // sums from the other blocks
+  static constexpr int LEFT_VECTORS = ROWS * (DEPTH / VECTOR) / GROUP;
+  static constexpr int RIGHT_VECTORS = DEPTH * (COLUMNS / 8) / GROUP;
   static constexpr int M_TILES = ROWS / WM / 16, N_TILES = COLUMNS / WN / 8;
-  static_assert(LEFT_VECTORS >= 1 && RIGHT_VECTORS >= 1 && SUM_VECTORS >= 1 && N_TILES % 2 == 0);
-  static_assert(THREADS % (DEPTH / VECTOR) == 0, "a thread's copies share their channels");
+  static_assert(LEFT_VECTORS >= 1 && RIGHT_VECTORS >= 1 && N_TILES % 2 == 0);
+  static_assert(GROUP % (DEPTH / VECTOR) == 0 && GROUP % (COLUMNS / 8) == 0, "a thread's copies share their columns");
 };
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 #define SIGE_HOPPER 1
 #endif
-
-// The kernel before has finished, and what it wrote can be read.
-__device__ inline void wait_for_predecessor() {
-#ifdef SIGE_HOPPER
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
-// The kernel behind may start as soon as there is room.
-__device__ inline void release_successor() {
-#ifdef SIGE_HOPPER
-  asm volatile("griddepcontrol.launch_dependents;");
-#endif
-}
 
 template <int BYTES>
 __device__ inline void copy_bytes(const __half* from, __half* to, bool valid) {
@@ -83,65 +72,104 @@ __device__ inline void copy_bytes(const __half* from, __half* to, bool valid) {
 #endif
 }
 
+// The two halves of a barrier of the cluster's threads; what was written before it is seen behind it.
+__device__ inline void cluster_arrive() {
+#ifdef SIGE_HOPPER
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+#endif
+}
+__device__ inline void cluster_arrive_relaxed() {  // with nothing written
+#ifdef SIGE_HOPPER
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+#endif
+}
+__device__ inline void cluster_wait() {
+#ifdef SIGE_HOPPER
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+
+// x times its sigmoid, which is (1 + tanh(x / 2)) / 2: one special-function instruction each, exact to 2^-11.
+__device__ inline __half2 silu(__half2 x) {
+  const float2 h = __half22float2(__hmul2(x, __float2half2_rn(0.5f)));
+  float2 t;
+  asm("tanh.approx.f32 %0, %1;" : "=f"(t.x) : "f"(h.x));
+  asm("tanh.approx.f32 %0, %1;" : "=f"(t.y) : "f"(h.y));
+  return __floats2half2_rn(fmaf(h.x, t.x, h.x), fmaf(h.y, t.y, h.y));
+}
+
+// A group's view of its block.
 template <typename S>
-class Block {
+class Group {
+  using Halves = Pack<__half2, S::VECTOR / 2>;
+
  public:
-  __device__ Block(const Parameters& p, __half* tiles, int32_t* places) : p_(p), tiles_(tiles), places_(places) {
+  __device__ Group(const Parameters& p, unsigned char* shared) : p_(p) {
+    const int group = threadIdx.x / S::GROUP;
+    thread_ = threadIdx.x % S::GROUP;
+    tiles_ = reinterpret_cast<__half*>(shared + group * S::GROUP_BYTES);
+    places_ = reinterpret_cast<const int32_t*>(shared + S::GROUPS * S::GROUP_BYTES + S::RECEIVED_BYTES);
     image_ = blockIdx.y / p.tiles_m;
-    first_row_ = blockIdx.y % p.tiles_m * S::ROWS;
-    first_column_ = blockIdx.x * S::COLUMNS;
-    rows_ = p.source.rows + image_ * p.source.rows_stride;
-    base_ = p.source.base + image_ * p.source.base_stride;
-    left_column_ = threadIdx.x % (DEPTH / S::VECTOR) * S::VECTOR;
+    const int32_t first_column = blockIdx.x * S::COLUMNS;
+    left_column_ = thread_ % (DEPTH / S::VECTOR) * S::VECTOR;
+    right_row_ = thread_ / (S::COLUMNS / 8);
+    const int right_column = thread_ % (S::COLUMNS / 8) * 8;
+    right_valid_ = first_column + right_column < p.outputs;
+    right_ = p.weight + (right_valid_ ? int64_t{right_row_} * p.outputs + first_column + right_column : 0);
+    right_tile_ = right_row_ * S::RIGHT_STRIDE + right_column;
   }
 
-  // places[tap][row]: fresh row r as r, base pixel n as -2 - n, else PADDING.
-  __device__ void resolve() {
-    for (int i = threadIdx.x; i < S::ROWS * p_.taps; i += S::THREADS) {
-      const int row = i / p_.taps, tap = i % p_.taps;
-      const int32_t target = first_row_ + row;
-      int32_t place = PADDING;
-      if (target < p_.targets) {
-        const int32_t entry = p_.source.table ? p_.source.table[int64_t{target} * p_.taps + tap] : target;
-        place = entry < p_.source.fresh ? entry : -2 - p_.source.halo[entry - p_.source.fresh];
-      }
-      places_[tap * S::ROWS + row] = place;
+  // The group's threads have come this far.
+  __device__ void sync() const {
+    if constexpr (S::GROUPS == 1) {
+      __syncthreads();
+    } else {
+      asm volatile("bar.sync %0, %1;" ::"r"(static_cast<int>(threadIdx.x / S::GROUP) + 1), "n"(S::GROUP) : "memory");
     }
   }
 
   __device__ void load_right(int stage, int tap, int channel) const {
-    __half* to = tiles_ + stage * (S::LEFT + S::RIGHT) + S::LEFT;
+    __half* to = tiles_ + stage * (S::LEFT + S::RIGHT) + S::LEFT + right_tile_;
+    const int left = p_.source.channels - channel - right_row_;  // depth that is still there
+    const __half* from = right_ + int64_t{tap * p_.source.channels + channel} * p_.outputs;
+    constexpr int STEP = S::GROUP / (S::COLUMNS / 8);
 #pragma unroll
     for (int j = 0; j < S::RIGHT_VECTORS; ++j) {
-      const int i = threadIdx.x + j * S::THREADS, k = i / (S::COLUMNS / 8), n = i % (S::COLUMNS / 8) * 8;
-      const bool valid = channel + k < p_.source.channels && first_column_ + n < p_.outputs;
-      const int64_t from = (int64_t{tap} * p_.source.channels + channel + k) * p_.outputs + first_column_ + n;
-      copy_bytes<16>(valid ? p_.weight + from : p_.weight, to + k * S::RIGHT_STRIDE + n, valid);
+      const bool valid = right_valid_ && j * STEP < left;
+      copy_bytes<16>(valid ? from + int64_t{j * STEP} * p_.outputs : p_.weight, to + j * STEP * S::RIGHT_STRIDE, valid);
     }
   }
 
-  __device__ void load_left(int stage, int tap, int channel) const {
+  __device__ void load_left(int stage, int tap, int channel) {
+    if (tap != left_tap_) {
+      left_tap_ = tap;
+#pragma unroll
+      for (int j = 0; j < S::LEFT_VECTORS; ++j) {
+        const int32_t place = places_[tap * S::ROWS + left_row(j)];
+        left_[j] = place >= 0 ? p_.source.rows + image_ * p_.source.rows_stride + int64_t{place} * p_.source.channels
+                   : place == PADDING
+                       ? nullptr
+                       : p_.source.base + image_ * p_.source.base_stride + int64_t{-2 - place} * p_.source.channels;
+      }
+    }
     __half* to = tiles_ + stage * (S::LEFT + S::RIGHT) + left_column_;
     const int c = channel + left_column_;
 #pragma unroll
     for (int j = 0; j < S::LEFT_VECTORS; ++j) {
-      const int row = left_row(j);
-      const int32_t place = places_[tap * S::ROWS + row];
-      const bool valid = place != PADDING && c < p_.source.channels;
-      const __half* from = place >= 0 ? rows_ + int64_t{place} * p_.source.channels
-                                      : base_ + int64_t{-2 - place} * p_.source.channels;
-      copy_bytes<S::VECTOR * 2>(valid ? from + c : p_.weight, to + row * S::LEFT_STRIDE, valid);
+      const bool valid = left_[j] && c < p_.source.channels;
+      copy_bytes<S::VECTOR * 2>(valid ? left_[j] + c : p_.weight, to + left_row(j) * S::LEFT_STRIDE, valid);
     }
   }
 
   __device__ void load_affine(int channel) {
     const int c = channel + left_column_;
+#pragma unroll
+    for (int i = 0; i < S::VECTOR / 2; ++i) scale_.at[i] = __float2half2_rn(1.0f), shift_.at[i] = __float2half2_rn(0.0f);
     if (c >= p_.source.channels) return;
-    using Vector = Pack<__half, S::VECTOR>;
     if (p_.source.scale)
-      scale_ = *reinterpret_cast<const Vector*>(p_.source.scale + image_ * p_.source.scale_stride + c);
+      scale_ = *reinterpret_cast<const Halves*>(p_.source.scale + image_ * p_.source.scale_stride + c);
     if (p_.source.shift)
-      shift_ = *reinterpret_cast<const Vector*>(p_.source.shift + image_ * p_.source.shift_stride + c);
+      shift_ = *reinterpret_cast<const Halves*>(p_.source.shift + image_ * p_.source.shift_stride + c);
   }
 
   // Affine and activation of what this thread copied; padding and channels behind the last stay zero.
@@ -150,28 +178,28 @@ class Block {
     __half* tile = tiles_ + stage * (S::LEFT + S::RIGHT) + left_column_;
 #pragma unroll
     for (int j = 0; j < S::LEFT_VECTORS; ++j) {
-      const int row = left_row(j);
-      if (places_[tap * S::ROWS + row] == PADDING) continue;
-      auto& vector = *reinterpret_cast<Pack<__half, S::VECTOR>*>(tile + row * S::LEFT_STRIDE);
-      float x[S::VECTOR];
+      if (places_[tap * S::ROWS + left_row(j)] == PADDING) continue;
+      Halves& vector = *reinterpret_cast<Halves*>(tile + left_row(j) * S::LEFT_STRIDE);
+      Halves x = vector;
 #pragma unroll
-      for (int i = 0; i < S::VECTOR; ++i) x[i] = __half2float(vector.at[i]);
-      if (p_.source.scale) {
+      for (int i = 0; i < S::VECTOR / 2; ++i) x.at[i] = __hfma2(x.at[i], scale_.at[i], shift_.at[i]);
+      if (p_.source.activation == SIGE_SILU) {
 #pragma unroll
-        for (int i = 0; i < S::VECTOR; ++i) x[i] *= __half2float(scale_.at[i]);
+        for (int i = 0; i < S::VECTOR / 2; ++i) x.at[i] = silu(x.at[i]);
+      } else {
+        float each[S::VECTOR];
+#pragma unroll
+        for (int i = 0; i < S::VECTOR; ++i) each[i] = __half2float(reinterpret_cast<const __half*>(x.at)[i]);
+        activate<S::VECTOR>(p_.source.activation, p_.source.alpha, each);
+#pragma unroll
+        for (int i = 0; i < S::VECTOR / 2; ++i) x.at[i] = __floats2half2_rn(each[2 * i], each[2 * i + 1]);
       }
-      if (p_.source.shift) {
-#pragma unroll
-        for (int i = 0; i < S::VECTOR; ++i) x[i] += __half2float(shift_.at[i]);
-      }
-      activate<S::VECTOR>(p_.source.activation, p_.source.alpha, x);
-#pragma unroll
-      for (int i = 0; i < S::VECTOR; ++i) vector.at[i] = __float2half_rn(x[i]);
+      vector = x;
     }
   }
 
   __device__ void multiply(int stage, float (&sums)[S::M_TILES][S::N_TILES][4]) const {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int warp = thread_ / 32, lane = thread_ % 32;
     const __half* left = tiles_ + stage * (S::LEFT + S::RIGHT) +
                          (warp / S::WN * (S::ROWS / S::WM) + lane % 16) * S::LEFT_STRIDE + lane / 16 * 8;
     const __half* right = tiles_ + stage * (S::LEFT + S::RIGHT) + S::LEFT + lane % 16 * S::RIGHT_STRIDE +
@@ -190,8 +218,10 @@ class Block {
     }
   }
 
-  __device__ void store_sums(const float (&sums)[S::M_TILES][S::N_TILES][4], float* tile) const {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  // Over the group's own tiles, which it must be done with.
+  __device__ void store_sums(const float (&sums)[S::M_TILES][S::N_TILES][4]) const {
+    float* tile = reinterpret_cast<float*>(tiles_);
+    const int warp = thread_ / 32, lane = thread_ % 32;
     const int row = warp / S::WN * (S::ROWS / S::WM) + lane / 4;
     const int column = warp % S::WN * (S::COLUMNS / S::WN) + lane % 4 * 2;
 #pragma unroll
@@ -204,30 +234,137 @@ class Block {
               make_float2(sums[m][n][half * 2], sums[m][n][half * 2 + 1]);
   }
 
-  // Vectors of 8 outputs that this block of the cluster finishes; `work(row of the tile, column, index)`.
-  template <typename Work>
-  __device__ void each_output(int rank, int blocks, const Work& work) const {
-#pragma unroll
-    for (int j = 0; j < S::SUM_VECTORS; ++j) {
-      const int i = (j * blocks + rank) * S::THREADS + threadIdx.x;
-      const int row = i / (S::COLUMNS / 8), column = i % (S::COLUMNS / 8) * 8;
-      if (row < S::ROWS && first_row_ + row < p_.targets && first_column_ + column < p_.outputs) work(row, column, j);
-    }
-  }
-
-  __device__ int left_row(int j) const { return (threadIdx.x + j * S::THREADS) / (DEPTH / S::VECTOR); }
-  __device__ int64_t output_row(int row) const { return int64_t{image_} * p_.targets + first_row_ + row; }
-  __device__ int32_t image() const { return image_; }
-  __device__ int first_column() const { return first_column_; }
-
  private:
+  __device__ int left_row(int j) const { return (thread_ + j * S::GROUP) / (DEPTH / S::VECTOR); }
+
   const Parameters& p_;
   __half* tiles_;
-  int32_t* places_;
-  int32_t image_, first_row_, first_column_, left_column_;
-  const __half *rows_, *base_;
-  Pack<__half, S::VECTOR> scale_, shift_;
+  const int32_t* places_;
+  int thread_, right_tile_, right_row_, left_column_, left_tap_ = -1;
+  int32_t image_;
+  bool right_valid_;
+  const __half* right_;                    // this thread's first vector of the weight's first stage
+  const __half* left_[S::LEFT_VECTORS];    // pixels that it copies for the tap; null for padding
+  Halves scale_, shift_;
 };
+
+// places[tap][row] of the block's targets: fresh row r as r, base pixel n as -2 - n, else PADDING.
+template <typename S>
+__device__ void resolve(const Parameters& p, int32_t* places) {
+  constexpr int BATCH = 3;  // loads in flight
+  const int32_t first_row = blockIdx.y % p.tiles_m * S::ROWS;
+  const int count = S::ROWS * p.taps.divisor;
+  for (int start = threadIdx.x; start < count; start += BATCH * S::THREADS) {
+    int32_t entry[BATCH];
+    uint32_t row[BATCH], tap[BATCH];
+#pragma unroll
+    for (int i = 0; i < BATCH; ++i) {
+      const int index = start + i * S::THREADS;
+      p.taps.divide(index, row[i], tap[i]);
+      entry[i] = index < count && first_row + row[i] < p.targets
+                     ? p.source.entry(first_row + row[i], tap[i], p.taps.divisor)
+                     : PADDING;
+    }
+#pragma unroll
+    for (int i = 0; i < BATCH; ++i)
+      if (entry[i] >= p.source.fresh) entry[i] = -2 - p.source.halo[entry[i] - p.source.fresh];
+#pragma unroll
+    for (int i = 0; i < BATCH; ++i)
+      if (start + i * S::THREADS < count) places[tap[i] * S::ROWS + row[i]] = entry[i];
+  }
+}
+
+__device__ inline void add8(const float* from, float (&x)[8]) {
+  const float4 low = *reinterpret_cast<const float4*>(from), high = *reinterpret_cast<const float4*>(from + 4);
+  x[0] += low.x, x[1] += low.y, x[2] += low.z, x[3] += low.w;
+  x[4] += high.x, x[5] += high.y, x[6] += high.z, x[7] += high.w;
+}
+
+__device__ inline void add8(const Pack<__half, 8>& from, float (&x)[8]) {
+#pragma unroll
+  for (int i = 0; i < 8; ++i) x[i] += __half2float(from.at[i]);
+}
+
+// Eight outputs of one row: what is done to their sum, loaded ahead of it.
+class Epilogue {
+  using Vector = Pack<__half, 8>;
+
+ public:
+  // Vector `index` of the block's tile, of COLUMNS outputs a row.
+  template <typename S>
+  __device__ void load(const Parameters& p, int index) {
+    const int32_t row = blockIdx.y % p.tiles_m * S::ROWS + index / (S::COLUMNS / 8);
+    const int32_t channel = blockIdx.x * S::COLUMNS + index % (S::COLUMNS / 8) * 8;
+    const int image = blockIdx.y / p.tiles_m;
+    valid_ = index < S::VECTORS && row < p.targets && channel < p.outputs;
+    if (!valid_) return;
+    at_ = (int64_t{image} * p.targets + row) * p.outputs + channel;
+    const Addends<__half>& a = p.addends;
+    if (a.bias) bias_ = *reinterpret_cast<const Vector*>(a.bias + channel);
+    if (a.embedding) embedding_ = *reinterpret_cast<const Vector*>(a.embedding + image * a.embedding_stride + channel);
+    if (a.multiplier) multiplier_ = *reinterpret_cast<const Vector*>(a.multiplier + at_);
+    if (a.residual) residual_ = *reinterpret_cast<const Vector*>(a.residual + at_);
+  }
+
+  __device__ void store(const Parameters& p, float (&x)[8]) const {
+    if (!valid_) return;
+    const Addends<__half>& a = p.addends;
+    if (a.bias) add8(bias_, x);
+    if (a.embedding) add8(embedding_, x);
+    if (a.multiplier) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) x[i] *= __half2float(multiplier_.at[i]);
+    }
+    if (a.residual) add8(residual_, x);
+    activate<8>(p.activation, p.alpha, x);
+    Vector result;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) result.at[i] = __float2half_rn(x[i]);
+    *reinterpret_cast<Vector*>(p.out + at_) = result;
+  }
+
+ private:
+  bool valid_;
+  int64_t at_;
+  Vector bias_, embedding_, multiplier_, residual_;
+};
+
+// Adds up the parts of groups, then of blocks: each block of a cluster sends every other one the sums that it finishes.
+template <typename S>
+__device__ void finish(const Parameters& p, unsigned char* shared) {
+  const int blocks = gridDim.z, rank = blockIdx.z, share = (S::VECTORS + blocks - 1) / blocks;
+  float* const received = reinterpret_cast<float*>(shared + S::GROUPS * S::GROUP_BYTES);
+  const auto cluster = cooperative_groups::this_cluster();
+  Epilogue epilogue;
+  __syncthreads();
+  if (blocks > 1) cluster_wait();  // all have started, so that their memory is there
+  for (int i = threadIdx.x; i < S::VECTORS; i += S::THREADS) {
+    if (blocks == 1) epilogue.load<S>(p, i);
+    const float* tile = reinterpret_cast<const float*>(shared) + i / (S::COLUMNS / 8) * S::SUM_STRIDE +
+                        i % (S::COLUMNS / 8) * 8;
+    float x[8] = {};
+#pragma unroll
+    for (int group = 0; group < S::GROUPS; ++group) add8(tile + group * (S::GROUP_BYTES / 4), x);
+    if (blocks == 1) {
+      epilogue.store(p, x);
+    } else {
+      float* to = cluster.map_shared_rank(received, i / share) + (rank * share + i % share) * 8;
+      *reinterpret_cast<float4*>(to) = make_float4(x[0], x[1], x[2], x[3]);
+      *reinterpret_cast<float4*>(to + 4) = make_float4(x[4], x[5], x[6], x[7]);
+    }
+  }
+  if (blocks == 1) return;
+  cluster_arrive();
+  if (threadIdx.x < share) epilogue.load<S>(p, rank * share + threadIdx.x);
+  cluster_wait();
+  for (int i = threadIdx.x; i < share; i += S::THREADS) {
+    if (i >= S::THREADS) epilogue.load<S>(p, rank * share + i);
+    float x[8] = {};
+#pragma unroll 4
+    for (int part = 0; part < blocks; ++part) add8(received + (part * share + i) * 8, x);
+    epilogue.store(p, x);
+  }
+}
 
 // Where a stage reads: the tap and its first channel, counted up.
 struct Chunk {
@@ -247,92 +384,55 @@ template <typename S>
 __global__ void __launch_bounds__(S::THREADS) conv_mma_kernel(const __grid_constant__ Parameters p) {
 #ifdef SIGE_HOPPER
   extern __shared__ __align__(16) unsigned char shared[];
-  __half* const tiles = reinterpret_cast<__half*>(shared);
-  int32_t* const places = reinterpret_cast<int32_t*>(shared + S::SHARED_BYTES);
-  const auto cluster = cooperative_groups::this_cluster();
-  const int blocks = gridDim.z, rank = blockIdx.z;
-  Block<S> block(p, tiles, places);
-
-  const int first = int64_t{p.chunks} * rank / blocks, last = int64_t{p.chunks} * (rank + 1) / blocks;
+  if (gridDim.z > 1) cluster_arrive_relaxed();
+  Group<S> group(p, shared);
+  const int parts = gridDim.z * S::GROUPS, part = blockIdx.z * S::GROUPS + threadIdx.x / S::GROUP;
+  const int first = int64_t{p.chunks} * part / parts, last = int64_t{p.chunks} * (part + 1) / parts;
   Chunk ahead(first, p.tap_chunks), now = ahead;
   {
     Chunk chunk = ahead;
 #pragma unroll
     for (int stage = 0; stage < S::STAGES - 1; ++stage) {
-      if (first + stage < last) block.load_right(stage, chunk.tap, chunk.channel);
+      if (first + stage < last) group.load_right(stage, chunk.tap, chunk.channel);
       chunk.next(p.source.channels);
     }
   }
-  block.resolve();
+  resolve<S>(p, reinterpret_cast<int32_t*>(shared + S::GROUPS * S::GROUP_BYTES + S::RECEIVED_BYTES));
   release_successor();
   __syncthreads();
   wait_for_predecessor();
 #pragma unroll
   for (int stage = 0; stage < S::STAGES - 1; ++stage) {
-    if (first + stage < last) block.load_left(stage, ahead.tap, ahead.channel);
+    if (first + stage < last) group.load_left(stage, ahead.tap, ahead.channel);
     copies_commit();
     ahead.next(p.source.channels);
   }
-  if (p.transforms) block.load_affine(now.channel);
+  if (p.transforms) group.load_affine(now.channel);
 
   float sums[S::M_TILES][S::N_TILES][4] = {};
   int stage = 0, stage_ahead = S::STAGES - 1;
   for (int i = first; i < last; ++i) {
     copies_wait<S::STAGES - 2>();
     if (p.transforms) {
-      block.transform(stage, now.tap, now.channel);
+      group.transform(stage, now.tap, now.channel);
       now.next(p.source.channels);
-      if (i + 1 < last) block.load_affine(now.channel);
+      if (i + 1 < last) group.load_affine(now.channel);
     }
-    __syncthreads();  // the stage is complete, and the one before is free again
+    group.sync();  // the stage is complete, and the one before is free again
     if (i + S::STAGES - 1 < last) {
-      block.load_right(stage_ahead, ahead.tap, ahead.channel);
-      block.load_left(stage_ahead, ahead.tap, ahead.channel);
+      group.load_right(stage_ahead, ahead.tap, ahead.channel);
+      group.load_left(stage_ahead, ahead.tap, ahead.channel);
       ahead.next(p.source.channels);
     }
     copies_commit();
-    block.multiply(stage, sums);
+    group.multiply(stage, sums);
     stage = stage + 1 == S::STAGES ? 0 : stage + 1;
     stage_ahead = stage_ahead + 1 == S::STAGES ? 0 : stage_ahead + 1;
   }
   copies_wait<0>();
-  __syncthreads();
-
-  float* const tile = reinterpret_cast<float*>(shared);
-  block.store_sums(sums, tile);
-  using Vector = Pack<__half, 8>;
-  Vector residual[S::SUM_VECTORS], multiplier[S::SUM_VECTORS];
-  block.each_output(rank, blocks, [&](int row, int column, int j) {
-    const int64_t at = block.output_row(row) * p.outputs + block.first_column() + column;
-    if (p.addends.residual) residual[j] = *reinterpret_cast<const Vector*>(p.addends.residual + at);
-    if (p.addends.multiplier) multiplier[j] = *reinterpret_cast<const Vector*>(p.addends.multiplier + at);
-  });
-  cluster.sync();
-  block.each_output(rank, blocks, [&](int row, int column, int j) {
-    float x[8] = {};
-    for (int part = 0; part < blocks; ++part) {
-      const float* from = cluster.map_shared_rank(tile, part) + row * S::SUM_STRIDE + column;
-      const float4 low = *reinterpret_cast<const float4*>(from), high = *reinterpret_cast<const float4*>(from + 4);
-      x[0] += low.x, x[1] += low.y, x[2] += low.z, x[3] += low.w;
-      x[4] += high.x, x[5] += high.y, x[6] += high.z, x[7] += high.w;
-    }
-    const int channel = block.first_column() + column;
-    p.addends.template add_channels<8>(block.image(), channel, x);
-    if (p.addends.multiplier) {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) x[i] *= __half2float(multiplier[j].at[i]);
-    }
-    if (p.addends.residual) {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) x[i] += __half2float(residual[j].at[i]);
-    }
-    activate<8>(p.activation, p.alpha, x);
-    Vector result;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) result.at[i] = __float2half_rn(x[i]);
-    *reinterpret_cast<Vector*>(p.out + block.output_row(row) * p.outputs + channel) = result;
-  });
-  if (blocks > 1) cluster.sync();  // the others may still read this block's part
+  group.sync();
+  group.store_sums(sums);
+  finish<S>(p, shared);
 #endif
 }
 
@@ -341,18 +441,21 @@ sige_status launch(const sige_conv_args& a, cudaStream_t stream) {
   const sige_source& s = a.source;
   const int64_t tiles_m = (s.targets + S::ROWS - 1) / S::ROWS, tiles_n = (a.outputs + S::COLUMNS - 1) / S::COLUMNS;
   const int64_t tap_chunks = (s.channels + DEPTH - 1) / DEPTH, chunks = tap_chunks * s.taps;
-  int64_t splits = TARGET_BLOCKS / (tiles_m * tiles_n * s.batch);
+  const int64_t tiles = tiles_m * tiles_n * s.batch;
+  int64_t splits = TARGET_BLOCKS / tiles;
   if (splits > MAX_SPLITS) splits = MAX_SPLITS;
-  if (splits > chunks / MIN_CHUNKS) splits = chunks / MIN_CHUNKS;
+  // As few parts as come to an end at the same time.
   if (splits < 1) splits = 1;
+  const int64_t each = (chunks + splits * S::GROUPS - 1) / (splits * S::GROUPS);
+  splits = (chunks + each * S::GROUPS - 1) / (each * S::GROUPS);
   if (tiles_m * s.batch > 65535) return SIGE_UNSUPPORTED;
 
   const Parameters parameters{Source<__half>(s),
                               Addends<__half>(a),
                               static_cast<const __half*>(a.weight),
                               static_cast<__half*>(a.out),
+                              Divider(s.taps),
                               s.targets,
-                              s.taps,
                               a.outputs,
                               static_cast<int32_t>(tap_chunks),
                               static_cast<int32_t>(chunks),
@@ -360,7 +463,7 @@ sige_status launch(const sige_conv_args& a, cudaStream_t stream) {
                               a.activation,
                               a.alpha,
                               transforms(s)};
-  const size_t shared = S::SHARED_BYTES + sizeof(int32_t) * S::ROWS * s.taps;
+  const size_t shared = S::GROUPS * S::GROUP_BYTES + S::RECEIVED_BYTES + sizeof(int32_t) * S::ROWS * s.taps;
   if (cudaFuncSetAttribute(conv_mma_kernel<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)))
     return SIGE_ENGINE_FAILURE;
 
@@ -383,20 +486,17 @@ sige_status launch(const sige_conv_args& a, cudaStream_t stream) {
 
 template <int VECTOR>
 sige_status launch_shape(const sige_conv_args& a, cudaStream_t stream) {
-  const int64_t rows = a.source.targets;
-  const int64_t tiles = (rows + 127) / 128 * a.source.batch * ((a.outputs + 63) / 64);
-  if (rows <= 16) return launch<Shape<16, 64, 1, 4, 6, VECTOR>>(a, stream);
-  if (rows <= 32) return launch<Shape<32, 64, 2, 2, 5, VECTOR>>(a, stream);
-  if (tiles < TARGET_BLOCKS / 2) return launch<Shape<64, 64, 2, 2, 4, VECTOR>>(a, stream);
-  return launch<Shape<128, 64, 4, 2, 3, VECTOR>>(a, stream);
+  if (a.source.targets <= 16) return launch<Shape<16, 64, 1, 4, 4, 2, VECTOR>>(a, stream);
+  return launch<Shape<32, 64, 2, 2, 4, 2, VECTOR>>(a, stream);
 }
 
 }  // namespace
 
 bool runs_on_mma(const sige_conv_args& a) {
   const sige_source& s = a.source;
+  const int64_t rows = s.targets <= 16 ? 16 : 32, tiles = s.batch * ((s.targets + rows - 1) / rows) * ((a.outputs + 63) / 64);
   return s.dtype == SIGE_FLOAT16 && a.group == 1 && s.channels % 4 == 0 && a.outputs % 8 == 0 && s.taps <= MAX_TAPS &&
-         aligned16(s);
+         aligned16(s) && tiles * s.taps * ((s.channels + DEPTH - 1) / DEPTH) <= MAX_WORK;
 }
 
 sige_status launch_conv_mma(const sige_conv_args& a, cudaStream_t stream) {
