@@ -135,8 +135,8 @@ class CudaMemory:
             count = 0
         elif error != 0:
             raise RuntimeFailure(
-                f"device '{self.device}' needs an NVIDIA driver as new as CUDA {_version(self.api)}, and "
-                "this machine has none or an older one; install it, or open the bundle with device='cpu'."
+                f"device '{self.device}' needs an NVIDIA driver for CUDA {self.api.CUDART_VERSION // 1000}"
+                " or later, and this machine has none; install it, or open the bundle with device='cpu'."
             )
         if self.index >= count:
             raise RuntimeFailure(
@@ -198,11 +198,6 @@ def _bindings(device: str) -> Any:
             "the bundle with device='cpu'."
         ) from error
     return runtime
-
-
-def _version(api: Any) -> str:
-    version = int(getattr(api, "CUDART_VERSION", 12000))
-    return f"{version // 1000}.{version % 1000 // 10}"
 
 
 def quietly(release: Any, handle: Any) -> None:

@@ -53,16 +53,18 @@ class NativeDevice:
             self.results = laid_out(memory, {o.name: (o.shape, o.dtype) for o in manifest.outputs})
             self.masks = [memory.empty(size(spec), np.uint8) for spec in self.spatial]
             self.exchange = Exchange(memory)
-            self.indexer = self._make_indexer()
             axes = [spec.axes if spec.role == "spatial" else None for spec in manifest.inputs]
-            layouts = [
+            self._layouts = [
                 Layout.of(spec.shape, spec.dtype, kinds, manifest.policy.eps if kinds else 0.0)
                 for spec, kinds in zip(manifest.inputs, axes)
             ]
-            self.comparison = Comparison(kernels, memory, layouts, self.indexer.status)
+            self._status = memory.empty([2 * len(manifest.inputs)], np.int32)
+            self._check = Comparison(kernels, memory, self._layouts, self._status)
             self.take = RowMoves(kernels, memory, [Offsets.of_input(spec) for spec in self.spatial])
             self.put = RowMoves(kernels, memory, [Offsets.of_output(o) for o in manifest.outputs if o.level])
             self.commits = RowMoves(kernels, memory, self._commit_offsets())
+        self._indexer: NativeIndexer | None = None
+        self._comparison: Comparison | None = None
         self._room = Room(memory)
         self._storage: Buffers | None = None
         self._former: Buffers | None = None  # inputs of a dense edit that can be committed
@@ -80,6 +82,11 @@ class NativeDevice:
         return self._storage
 
     @property
+    def indexer(self) -> NativeIndexer:
+        assert self._indexer is not None
+        return self._indexer
+
+    @property
     def cache_bytes(self) -> int:
         if not self.recorded:
             return 0
@@ -93,7 +100,9 @@ class NativeDevice:
         return self.memory.current()
 
     def load(self) -> None:
-        self.runtime.edit_inputs()
+        if self._comparison is None:
+            self._indexer = self._make_indexer()
+            self._comparison = Comparison(self.kernels, self.memory, self._layouts, self._indexer.status)
 
     def take_in(self, given: Mapping[str, Any], mask: Any = None) -> NativeCall:
         return NativeCall(self, given, mask)
@@ -130,21 +139,23 @@ class NativeDevice:
         self.runtime.close()
 
     def look(self, masked: bool) -> tuple[dict[str, int], np.ndarray]:
-        """Compare the inputs given with the recorded ones, if there are any: (active pixels by level, status
-        words: "not finite" and "changed" of each input in turn). masked: `masks` holds what was edited."""
-        names, recorded = list(self.given), self.recorded
-        wanted = {} if masked or not recorded else dict(zip([s.name for s in self.spatial], self.masks))
+        """Look at the inputs given: (active pixels by level, status words: "not finite" and "changed" of each
+        input in turn). masked: `masks` holds what was edited. Before there is something to edit, only "not
+        finite" is of meaning."""
+        given = [buffer.pointer for buffer in self.given.values()]
+        none = [0] * len(given)
+        comparison = self._comparison
+        if comparison is None or not self.recorded:
+            self._check.launch(given, none, none)
+            return {}, self.memory.download(self._status)
 
-        def work() -> None:
-            self.comparison.launch(
-                [self.given[name].pointer for name in names],
-                [self.storage[f"input.{name}"].pointer if recorded else 0 for name in names],
-                [wanted[name].pointer if name in wanted else 0 for name in names],
-            )
-            if recorded:
-                self.indexer.begin(self.masks)
+        def compare() -> None:
+            recorded = [self.storage[f"input.{name}"].pointer for name in self.given]
+            masks = {} if masked else dict(zip([s.name for s in self.spatial], self.masks))
+            comparison.launch(given, recorded, [masks[x].pointer if x in masks else 0 for x in self.given])
+            self.indexer.begin(self.masks)
 
-        self.captured.run(("look", recorded, masked), work)
+        self.captured.run(("look", masked), compare)
         return self.indexer.counts_and_status()
 
     def record(self, inputs: Buffers) -> None:
