@@ -25,6 +25,7 @@ struct Sample {
   uint32_t* covered;  // [pixels] active units of area; NULL: target pixels are one unit, each part of one source pixel
   uint32_t* largest;  // of covered
   uint32_t source_y, source_x, target_y, target_x;  // units
+  int32_t width;                                    // of the level
   bool grown;                                       // samples the dilated mask
 };
 

@@ -90,6 +90,7 @@ class Planner {
         const int32_t y = std::gcd(level.height, input.height), x = std::gcd(level.width, input.width);
         s.source_y = level.height / y, s.source_x = level.width / x;
         s.target_y = input.height / y, s.target_x = input.width / x;
+        s.width = level.width;
         if (!summed(s)) continue;
         s.covered = state_.take<uint32_t>(size_t(level.height) * level.width);
         s.largest = largest ? largest + (&s - samples_.data()) : nullptr;

@@ -36,7 +36,7 @@ void cover(const Plan& plan, int32_t input, const uint8_t* mask, int32_t tile) {
       const int32_t last_x = last_target(right, s.source_x, s.target_x);
       for (int32_t y = first_target(top, s.source_y, s.target_y); y <= last_y; ++y) {
         for (int32_t x = first_target(left, s.source_x, s.target_x); x <= last_x; ++x) {
-          uint32_t& covered = s.covered[y * plan.level(l).width + x];
+          uint32_t& covered = s.covered[y * s.width + x];
           covered += share_of(s, rows, top, left, y, x);
           *s.largest = std::max(*s.largest, covered);
         }

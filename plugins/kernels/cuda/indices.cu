@@ -12,6 +12,7 @@ using namespace indices;
 
 constexpr int WARPS = THREADS / 32;
 static_assert(PIXELS == THREADS && WORDS == THREADS && TILE_COLUMNS == 64 && TILE_ROWS % WARPS == 0);
+static_assert(SIGE_MAX_LEVELS <= THREADS && SIGE_MAX_INPUTS <= THREADS);
 
 struct Masks {
   const uint8_t* at[SIGE_MAX_INPUTS];
@@ -76,12 +77,15 @@ __global__ void __launch_bounds__(THREADS)
   const int32_t top = block.part / across * TILE_ROWS, left = block.part % across * TILE_COLUMNS;
   const int32_t bottom = least(top + TILE_ROWS, size.height), right = least(left + TILE_COLUMNS, size.width);
 
-  bool any_grown = false, any_plain = false;
-  for (int32_t l = 0; l < plan.levels; ++l) {
-    const Sample& s = plan.sample(block.job, l);
-    if (s.covered) (s.grown ? any_grown : any_plain) = true;
-  }
+  __shared__ Sample samples[SIGE_MAX_LEVELS];
   __shared__ uint64_t tiles[2][TILE_ROWS];
+  bool reads_grown = false, reads_plain = false;
+  if (threadIdx.x < plan.levels) {
+    const Sample s = samples[threadIdx.x] = plan.sample(block.job, threadIdx.x);
+    reads_grown = s.covered && s.grown;
+    reads_plain = s.covered && !s.grown;
+  }
+  const bool any_grown = __syncthreads_or(reads_grown), any_plain = __syncthreads_or(reads_plain);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   bool any = false;
   for (int grown = 0; grown < 2; ++grown) {
@@ -102,9 +106,8 @@ __global__ void __launch_bounds__(THREADS)
   if (!__syncthreads_or(any)) return;
 
   for (int32_t l = 0; l < plan.levels; ++l) {
-    const Sample s = plan.sample(block.job, l);
+    const Sample& s = samples[l];
     if (!s.covered) continue;
-    const int32_t width = plan.level(l).width;
     const int32_t y = first_target(top, s.source_y, s.target_y), x = first_target(left, s.source_x, s.target_x);
     const int32_t rows = last_target(bottom, s.source_y, s.target_y) - y + 1;
     const int32_t columns = last_target(right, s.source_x, s.target_x) - x + 1;
@@ -113,7 +116,7 @@ __global__ void __launch_bounds__(THREADS)
       const int32_t v = y + i / columns, u = x + i % columns;
       const uint32_t share = share_of(s, tiles[s.grown], top, left, v, u);
       // Shares only add up, so the largest sum that anyone saw is the largest of the final ones.
-      if (share) largest = most(largest, atomicAdd(s.covered + v * width + u, share) + share);
+      if (share) largest = most(largest, atomicAdd(s.covered + v * s.width + u, share) + share);
     }
     for (int offset = 16; offset; offset >>= 1) largest = most(largest, __shfl_xor_sync(~0u, largest, offset));
     if (lane == 0 && largest) atomicMax(s.largest, largest);
