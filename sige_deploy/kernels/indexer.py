@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sige_deploy.errors import InputError
+from sige_deploy.errors import InputError, RuntimeFailure
 from sige_deploy.geometry import AxisTaps, Geometry, Level
 from sige_deploy.indices import bucket, check_fit
 from sige_deploy.kernels.library import Axis, IndexGeometry, IndexInput, IndexLevel, Indices, Kernels
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _KEPT = 64  # sets of padded counts whose views are kept
 _ALIGNMENT = 256  # bytes
+_LIMITS = 128, 512, 16  # SIGE_MAX_LEVELS, _GEOMETRIES, _INPUTS
 
 Feeds = dict[str, "Buffer"]
 
@@ -50,6 +51,12 @@ class NativeIndexer:
         words: int = 0,
     ) -> None:
         check_fit({level.id: level for level in levels}, {g.id: g for g in geometries})
+        found = len(levels), len(geometries), len(inputs)
+        if any(n > most for n, most in zip(found, _LIMITS)):
+            raise RuntimeFailure(
+                "the native kernels take at most {} levels, {} geometries and {} spatial inputs, not {}, {} "
+                "and {}.".format(*_LIMITS, *found)
+            )
         self._kernels, self._memory = kernels, memory
         self._levels, self._sizes = [level.id for level in levels], list(inputs)
         self._capacity = [bucket(level.pixels) for level in levels]
