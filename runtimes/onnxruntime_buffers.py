@@ -17,6 +17,7 @@ from sige_deploy.devices.graphs import CudaGraphs, Direct, Graphs
 from sige_deploy.devices.memory import Buffer, Memory, laid_out
 from sige_deploy.devices.native import NativeDevice
 from sige_deploy.errors import InputError, RuntimeFailure
+from sige_deploy.inputs import as_numpy
 from sige_deploy.kernels import Kernels
 from sige_deploy.runtimes.base import Arrays
 from sige_deploy.runtimes.onnxruntime_session import create, edit_graph, translated
@@ -81,7 +82,7 @@ class OnnxRuntimeOnBuffers:
         """Run the original network on host arrays; returns its outputs."""
         memory, outputs = self.memory, self._bundle.manifest.outputs
         with memory.current():
-            given = {name: memory.upload(np.ascontiguousarray(array)) for name, array in inputs.items()}
+            given = {name: memory.upload(as_numpy(name, array)) for name, array in inputs.items()}
             made = laid_out(memory, {o.name: (o.shape, o.dtype) for o in outputs})
             self.bind_dense(given, made)()
             return {name: memory.download(buffer) for name, buffer in made.items()}

@@ -8,6 +8,7 @@ row counts that makes the tables, runs the edit graph and writes the outputs.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
@@ -63,6 +64,7 @@ class NativeDevice:
             self.take = RowMoves(kernels, memory, [Offsets.of_input(spec) for spec in self.spatial])
             self.put = RowMoves(kernels, memory, [Offsets.of_output(o) for o in manifest.outputs if o.level])
             self.commits = RowMoves(kernels, memory, self._commit_offsets())
+        self._cache_bytes = sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in manifest.caches)
         self._indexer: NativeIndexer | None = None
         self._comparison: Comparison | None = None
         self._room = Room(memory)
@@ -88,9 +90,7 @@ class NativeDevice:
 
     @property
     def cache_bytes(self) -> int:
-        if not self.recorded:
-            return 0
-        return sum(self.storage[f"cache.{spec.name}"].nbytes for spec in self.manifest.caches)
+        return self._cache_bytes if self.recorded else 0
 
     @property
     def graphs(self) -> int:
