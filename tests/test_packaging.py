@@ -6,6 +6,7 @@ import fcntl
 import importlib.metadata
 import os
 import shutil
+import site
 import subprocess
 import sys
 import zipfile
@@ -26,10 +27,23 @@ FOLDERS = {
 SUFFIXES = {".py", ".typed", ".safetensors"}
 
 
-def python(code: str, cwd: Path) -> str:
-    """Standard output of a fresh interpreter that sees neither the repository nor the environment's paths."""
+def python(code: str, cwd: Path, first: Path | None = None) -> str:
+    """Standard output of a fresh interpreter that sees neither the repository nor the environment's paths.
+
+    first: a folder that packages come from before all others, editable ones too.
+    """
+    options = ["-I"]
+    if first is not None:
+        paths = [str(first), *site.getsitepackages(), site.getusersitepackages()]
+        options.append("-S")  # what an editable installation adds to the interpreter would come first
+        code = f"import sys; sys.path += {paths!r}\n{code}"
     done = subprocess.run(
-        [sys.executable, "-I", "-c", code], cwd=cwd, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, *options, "-c", code],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -102,11 +116,10 @@ def test_the_wheel_holds_one_top_level_name_and_every_file_of_the_package(wheel:
 def test_the_wheel_imports_from_where_it_is_installed(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
     wheel.extractall(tmp_path)
     code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
         "import sige_deploy.runtimes.onnxruntime as r, sige_deploy.exporters as e\n"
         "print(r.__file__, e.__file__)"
     )
-    for file in python(code, tmp_path).split():
+    for file in python(code, tmp_path, first=tmp_path).split():
         assert file.startswith(str(tmp_path / "sige_deploy"))
 
 
@@ -124,11 +137,10 @@ def test_the_wheel_holds_the_native_libraries(source: Path, headers: Path, tmp_p
     if "sessions without native kernels" in said:
         pytest.skip("needs ONNX Runtime's headers to build plugins/onnxruntime; set ONNXRUNTIME_ROOT")
     code = (
-        f"import ctypes, sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from sige_deploy import native\n"
+        "import ctypes; from sige_deploy import native\n"
         "print(native.library(), ctypes.CDLL(str(native.library())).RegisterCustomOps is not None)"
     )
-    assert python(code, tmp_path) == f"{tmp_path / 'sige_deploy' / native.NAME} True"
+    assert python(code, tmp_path, first=tmp_path) == f"{tmp_path / 'sige_deploy' / native.NAME} True"
 
 
 @pytest.mark.skipif(not shutil.which("cmake"), reason="needs cmake")

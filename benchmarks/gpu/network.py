@@ -5,9 +5,9 @@
 
 Dense is torch.compile(mode="reduce-overhead") in float16, channels last; beside it PyTorch's own kernels in a
 CUDA graph, and ONNX Runtime on dense.onnx. An edit is the whole of `Session.edit` on torch CUDA inputs, from
-an idle GPU to an idle GPU; `graph` is what the GPU does in it once the row counts are known: tables, edit graph,
-writing of the outputs. Results are checked before anything is timed.
-Writes OUT/<network>.json. Bundles that --bundles lacks are exported into it; random weights have one seed.
+an idle GPU to an idle GPU; `graph` is what the GPU does in it once the row counts are known: tables, edit
+graph, writing of the outputs. Results are checked before anything is timed. Writes OUT/<network>.json.
+Bundles that --bundles lacks are exported into it; random weights have one seed.
 """
 
 from __future__ import annotations
