@@ -146,8 +146,7 @@ def restore_weights(model: ir.Model, translation: Translation) -> None:
         if value is None or not value.uses():
             continue
         builder = Builder(f"{original}/")
-        stored = builder.initializer(relayout.name, store.tensors[relayout.name])
-        restored = relayout.restore(builder, stored)
+        restored = store.read(builder, relayout)
         restored.shape, restored.type = value.shape, value.type
         value.replace_all_uses_with(restored)
         del graph.initializers[original]

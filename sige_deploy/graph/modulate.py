@@ -129,7 +129,7 @@ def _set_weights(graph: ir.Graph, conv: ir.Node, weight: np.ndarray, bias: np.nd
     for i, array in ((1, weight), (2, bias)):
         tensor = ir.tensor(np.ascontiguousarray(array.astype(old.dtype.numpy())))
         value = ir.Value(
-            name=f"{conv.outputs[0].name}.{'weight' if i == 1 else 'bias'}",
+            name=f"{conv.outputs[0].name}.modulated_{'weight' if i == 1 else 'bias'}",
             const_value=tensor,
             type=ir.TensorType(tensor.dtype),
             shape=ir.Shape(array.shape),

@@ -30,6 +30,7 @@ from sige_deploy.graph.builder import Builder, attribute, is_constant, static_sh
 from sige_deploy.graph.einsum import expand_einsum
 from sige_deploy.graph.modulate import fold_modulations
 from sige_deploy.graph.opset import at_opset
+from sige_deploy.graph.scales import fold_scales
 from sige_deploy.ops import OPSET
 
 PASS_DOMAIN = "sige.pass"
@@ -61,6 +62,7 @@ def prepare(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> ir.Model:
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     IdentityEliminationPass()(model)
     fold_modulations(model)
+    fold_scales(model)
     RemoveUnusedNodesPass()(model)
     _infer_shapes(model)
     _restore_names(model, *names)

@@ -7,6 +7,7 @@ which every engine folds when it loads the model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,11 +64,15 @@ def linear_weight(name: str, shape: tuple[int, ...], transposed: bool) -> Relayo
 
 
 class WeightStore:
-    """Relayouts asked for by the pass, by the original initializer's name; one stored form per weight."""
+    """Relayouts asked for by the pass, by the original initializer's name; one stored form per weight.
+
+    A stored form may lie in pieces: of the tensors of those names the columns that the arrays say.
+    """
 
     def __init__(self) -> None:
         self.relayouts: dict[str, Relayout] = {}
         self.tensors: dict[str, ir.TensorProtocol] = {}
+        self.pieces: dict[str, list[tuple[str, np.ndarray]]] = {}
 
     def stored(self, original: ir.Value, relayout: Relayout) -> tuple[str, ir.TensorProtocol] | None:
         """Name and tensor of the stored form; None when another form of the same weight is stored already."""
@@ -79,3 +84,23 @@ class WeightStore:
             array = relayout.apply(original.const_value.numpy())
             self.tensors[relayout.name] = ir.Tensor(array, name=relayout.name)
         return relayout.name, self.tensors[relayout.name]
+
+    def split(self, name: str, columns: Sequence[np.ndarray]) -> list[tuple[str, ir.TensorProtocol]]:
+        """Store a form in pieces, which together are all of its columns; their names and tensors."""
+        whole = self.tensors.pop(name).numpy()
+        self.pieces[name] = [(f"{name}.{i}", index) for i, index in enumerate(columns)]
+        for piece, index in self.pieces[name]:
+            self.tensors[piece] = ir.Tensor(np.ascontiguousarray(whole[..., index]), name=piece)
+        return [(piece, self.tensors[piece]) for piece, _ in self.pieces[name]]
+
+    def read(self, builder: Builder, relayout: Relayout) -> ir.Value:
+        """The original weight in a dense graph, rebuilt from what is stored."""
+        if relayout.name not in self.pieces:
+            return relayout.restore(builder, builder.initializer(relayout.name, self.tensors[relayout.name]))
+        names, columns = zip(*self.pieces[relayout.name])
+        stored = [builder.initializer(name, self.tensors[name]) for name in names]
+        value = builder.op("Concat", stored, {"axis": 2}) if len(stored) > 1 else stored[0]
+        order = np.argsort(np.concatenate(columns))
+        if not np.array_equal(order, np.arange(len(order))):
+            value = builder.op("Gather", [value, builder.ints(*order)], {"axis": 2})
+        return relayout.restore(builder, value)

@@ -177,6 +177,62 @@ def test_linear_layers_are_convs_without_a_table(case: str, tmp_path: Path) -> N
     check(model, full=True)
 
 
+GATED = "p, q = Split<axis=1, num_outputs=2>(c) g = Gelu(q) y = Mul(p, g)"
+COLUMNS = {
+    "gated": (f"c = {CONV}(x, v, e) {GATED}", ["bias.multiplier", "bias.out_gelu"]),
+    "gated linear": (f"c = Conv(x, k, e) {GATED}", ["rows.bias.multiplier", "rows.bias.out_gelu"]),
+    "permuted": (f"c = {CONV}(x, v, e) y = Gather<axis=1>(c, order)", ["bias"]),
+    "two slices": (
+        f"c = {CONV}(x, v) p = Slice(c, zero, three, one) q = Slice(c, three, eight, one) y = Relu(p) "
+        "z = Tanh(q)",
+        ["out_relu", "out_tanh"],
+    ),
+    "phases": ('c = Conv(x, k, e) y = DepthToSpace<blocksize=2, mode="CRD">(c)', ["rows.bias"]),
+}
+
+
+@pytest.mark.parametrize("case", COLUMNS)
+def test_moved_channels_are_columns(case: str, tmp_path: Path) -> None:
+    body, overloads = COLUMNS[case]
+    constants = {
+        "v": weight(8, 4, 3, 3), "k": weight(8, 4, 1, 1), "e": weight(8),
+        "order": np.array([3, 1, 0, 2, 7, 6, 5, 4]),
+        "zero": np.array([0]), "one": np.array([1]), "three": np.array([3]), "eight": np.array([8]),
+    }  # fmt: skip
+    weights = {k: v for k, v in constants.items() if f" {k})" in body or f" {k}," in body}
+    outputs = "float y, float z" if "z = " in body else "float y"
+    model = network(body, "float[2,4,12,10] x", outputs, weights=weights)
+    nodes = edit_nodes(model, tmp_path)
+    assert sorted(n.overload for n in nodes if n.op_type == "Conv") == overloads
+    assert {n.op_type for n in nodes} <= {"Conv", "Gather", "Reshape"} and {n.domain for n in nodes} <= {
+        "sige",
+        "",
+    }
+    files = [
+        onnx.load(tmp_path / "bundle" / f"{n}.onnx", load_external_data=False) for n in ("dense", "edit")
+    ]
+    sizes = [sum(np.prod(t.dims) for t in f.graph.initializer if t.data_type == 1) for f in files]
+    assert sizes[0] == sizes[1]
+    check(model)
+
+
+UNMOVED = {
+    "overlapping": "p = Slice(c, zero, six, one) q = Slice(c, two, eight, one) y = Add(p, q)",
+    "more launches": "p, q, r, s = Split<axis=1, num_outputs=4>(c) a = Add(p, q) b = Sub(r, s) y = Mul(a, b)",
+    "read whole too": "p, q = Split<axis=1, num_outputs=2>(c) a = Add(p, q) y = Concat<axis=1>(a, c)",
+}
+
+
+@pytest.mark.parametrize("case", UNMOVED)
+def test_channels_that_are_better_moved(case: str, tmp_path: Path) -> None:
+    body = f"c = {CONV}(x, v) {UNMOVED[case]}"
+    constants = {"zero": 0, "one": 1, "two": 2, "six": 6, "eight": 8}
+    weights = {k: np.array([v]) for k, v in constants.items() if f"{k}," in body or f"{k})" in body}
+    model = network(body, "float[2,4,12,10] x", weights={**weights, "v": weight(8, 4, 3, 3)})
+    assert sum(n.domain == "sige" for n in edit_nodes(model, tmp_path)) == 1
+    check(model)
+
+
 def test_a_chain_of_blocks(tmp_path: Path) -> None:
     """The fused output of one conv is the residual and the affine map's source of the next."""
     block = (

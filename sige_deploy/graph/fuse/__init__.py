@@ -2,6 +2,7 @@
 
     epilogue   act((conv(x) + bias + embedding) * multiplier + residual)   behind a Conv
                act(gather(x))                                              behind a Gather
+    columns    channels of conv(x) split, sliced or permuted               as Convs of chosen columns
     prologue   conv(act(x * scale + shift))                                in front of every Conv or Gather
     chains     act(x * scale + shift)                                      what is left becomes one Gather
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from sige_deploy.graph.context import Context
 from sige_deploy.graph.fuse.chains import fuse_chains
+from sige_deploy.graph.fuse.columns import fuse_columns
 from sige_deploy.graph.fuse.epilogue import fuse_epilogues
 from sige_deploy.graph.fuse.prologue import fuse_prologues
 from sige_deploy.graph.fuse.state import Fusion
@@ -24,6 +26,8 @@ __all__ = ["fuse"]
 def fuse(ctx: Context) -> None:
     """Fuse what can be in the edit graph; replaced nodes are gone."""
     fusion = Fusion(ctx)
+    fuse_epilogues(fusion)
+    fuse_columns(fusion)
     fuse_epilogues(fusion)
     fuse_prologues(fusion)
     fuse_chains(fusion)

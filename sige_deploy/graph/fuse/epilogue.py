@@ -22,6 +22,8 @@ def fuse_epilogues(fusion: Fusion) -> None:
 
 
 def _behind_conv(fusion: Fusion, node: ir.Node) -> None:
+    if attribute(node, "activation_out", "identity") != "identity":
+        return
     inputs, attributes = named_inputs(node), dict[str, Any](node.attributes)
     value = first = node.outputs[0]
     while (found := _absorbed(fusion, value, inputs)) is not None:
