@@ -185,5 +185,10 @@ def _load_cuda(device: str) -> None:
             f"device {device!r} needs ONNX Runtime with CUDA, and this one has none; install "
             "onnxruntime-gpu, or open the bundle with device='cpu'."
         )
+    if edit_graph() != "edit.onnx":
+        raise RuntimeFailure(
+            f"device {device!r} needs ONNX Runtime 1.27 or later, and this is {onnxruntime.__version__}; "
+            "upgrade onnxruntime-gpu, or open the bundle with device='cpu'."
+        )
     with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
         onnxruntime.preload_dlls()

@@ -52,12 +52,12 @@ def cuda(manifest: Manifest, device: str) -> tuple[Path, Kernels]:
     if path is None:
         raise RuntimeFailure(
             f"device '{device}' needs the native library with CUDA kernels, and there is none; build it with "
-            "'make native' where nvcc is, or open the bundle with device='cpu'."
+            "'make native-cuda', or open the bundle with device='cpu'."
         )
     kernels = Kernels(path.with_name(KERNELS))
     if not kernels.has(CUDA):
         raise RuntimeFailure(
-            f"the native library '{path}' was built without CUDA; build it with 'make native' where nvcc is, "
+            f"the native library '{path}' was built without CUDA; build it with 'make native-cuda', "
             "or open the bundle with device='cpu'."
         )
     return path, kernels

@@ -13,7 +13,6 @@ from sige_deploy.errors import RuntimeFailure
 
 BUDGET = 256 << 20  # bytes of device memory for the captured graphs of one session
 NODE_BYTES = 16 << 10  # what a node is taken to cost at least; the driver allocates in larger pieces
-REMEMBERED = 4096  # keys
 
 
 class Graphs(Protocol):
@@ -49,35 +48,40 @@ class _Captured:
     nbytes: int
 
 
+class _Refused(Exception):
+    """Why some work cannot be captured."""
+
+
 class CudaGraphs:
     """Work of a CUDA stream: the first time a key comes it runs as it is, when it comes again it is captured.
 
     Captured graphs stay within `budget` bytes: the least recently used go. Work that cannot be captured (it
-    waits for the device, or copies from host memory that it gives back) goes on running as it is.
+    waits for the device, or copies from host memory that it gives back) goes on running as it is; `refused`
+    says why, by key.
     """
 
     def __init__(self, memory: CudaMemory, budget: int = BUDGET) -> None:
         self._memory, self._budget = memory, budget
         self._api = memory.api
         self._captured: OrderedDict[Hashable, _Captured] = OrderedDict()
-        self._seen: OrderedDict[Hashable, bool] = OrderedDict()  # key: whether it may be captured
+        self._seen: set[Hashable] = set()
+        self.refused: dict[Hashable, str] = {}
 
     def run(self, key: Hashable, work: Callable[[], None]) -> bool:
         captured = self._captured.get(key)
-        if captured is None and self._seen.get(key, False):
+        if captured is None and key in self._seen and key not in self.refused:
             captured = self._capture(key, work)
         if captured is None:
             work()
-            self._seen.setdefault(key, True)
-            while len(self._seen) > REMEMBERED:
-                self._seen.popitem(last=False)
+            self._seen.add(key)
             return False
         self._captured.move_to_end(key)
         self._memory.call(self._api.cudaGraphLaunch, captured.launchable, self._memory.handle)
         return True
 
     def forget(self, key: Hashable) -> None:
-        self._seen.pop(key, None)
+        self._seen.discard(key)
+        self.refused.pop(key, None)
         if key in self._captured:
             self._release(key)
 
@@ -87,45 +91,36 @@ class CudaGraphs:
     def _capture(self, key: Hashable, work: Callable[[], None]) -> _Captured | None:
         """The captured work, kept under its key; None where it cannot be captured."""
         before = self._memory.free_bytes()
-        graph = self._record(work)
-        made = None
-        if graph is not None:
+        try:
+            graph = self._record(work)
             with self._owned(graph):
                 nodes = self._nodes(graph)
-                if self._repeatable(graph, nodes):
-                    made = self._api.cudaGraphInstantiate(graph, 0)
-        if made is None or made[0] != 0:
-            self._api.cudaGetLastError()
-            self._seen[key] = False
+                self._make_repeatable(graph, nodes)
+                launchable = self._memory.call(self._api.cudaGraphInstantiate, graph, 0)
+        except (_Refused, RuntimeFailure) as error:
+            self._api.cudaGetLastError()  # or the next launch would report it again
+            self.refused[key] = str(error)
             return None
         nbytes = max(before - self._memory.free_bytes(), len(nodes) * NODE_BYTES)
-        captured = self._captured[key] = _Captured(made[1], nbytes)
+        captured = self._captured[key] = _Captured(launchable, nbytes)
         while len(self._captured) > 1 and sum(x.nbytes for x in self._captured.values()) > self._budget:
             self._release(next(iter(self._captured)))
         return captured
 
     def _record(self, work: Callable[[], None]) -> Any:
-        """The work as a cudaGraph_t, nothing executed; None where something in it cannot be captured."""
+        """The work as a cudaGraph_t, nothing executed. Raises RuntimeFailure where it fails under capture."""
         api, stream = self._api, self._memory.handle
         self._memory.synchronize()
         # Relaxed: engines may allocate on the way, which other threads' work does not disturb.
         relaxed = api.cudaStreamCaptureMode.cudaStreamCaptureModeRelaxed
         self._memory.call(api.cudaStreamBeginCapture, stream, relaxed)
-        failed = True
         try:
             work()
-            failed = False
-        except RuntimeFailure:
-            pass  # run as it is, the work says again what is wrong
-        finally:
-            error, graph = api.cudaStreamEndCapture(stream)
-            api.cudaGetLastError()
-        if error != 0:
-            return None
-        if failed:
+        except BaseException:
+            _, graph = api.cudaStreamEndCapture(stream)
             quietly(api.cudaGraphDestroy, graph)
-            return None
-        return graph
+            raise
+        return self._memory.call(api.cudaStreamEndCapture, stream)
 
     @contextlib.contextmanager
     def _owned(self, graph: Any) -> Iterator[None]:
@@ -139,8 +134,8 @@ class CudaGraphs:
         _, count = self._memory.call(api.cudaGraphGetNodes, graph)
         return list(self._memory.call(api.cudaGraphGetNodes, graph, count)[0] or [])
 
-    def _repeatable(self, graph: Any, nodes: list[Any]) -> bool:
-        """Whether launching the graph again does the same again.
+    def _make_repeatable(self, graph: Any, nodes: list[Any]) -> None:
+        """See to it that launching the graph again does the same again, or raise _Refused.
 
         ONNX Runtime hands some kernels parameters through pinned host memory, which a host function at the
         end of a run gives back. That function is taken out of the graph: so the memory stays as it is until
@@ -151,10 +146,9 @@ class CudaGraphs:
         for node in nodes:
             kind = call(api.cudaGraphNodeGetType, node)
             if kind == kinds.cudaGraphNodeTypeMemcpy and not self._stays(node):
-                return False
+                raise _Refused("it copies from or to host memory that it gives back")
             if kind == kinds.cudaGraphNodeTypeHost:
                 self._bypass(graph, node)
-        return True
 
     def _stays(self, node: Any) -> bool:
         """Whether a copy reads device memory or pinned host memory, and writes device memory."""
