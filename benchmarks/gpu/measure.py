@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import statistics
 import threading
 import time
@@ -67,6 +68,8 @@ def kernels(run: Callable[[], Any]) -> list[dict[str, Any]]:
     """What a run starts on the GPU, copies and fills included: {name, count, us}, most time first."""
     from torch.profiler import ProfilerActivity, profile
 
+    os.environ["TEARDOWN_CUPTI"] = "0"  # torch's profiler and CUDA graphs do not go together otherwise
+    os.environ["DISABLE_CUPTI_LAZY_REINIT"] = "1"
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         run()
