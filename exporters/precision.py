@@ -52,9 +52,9 @@ def half_graph(model: ir.Model) -> None:
     graph = model.graph
     wide = _wide_values(graph)
     casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
-    for value in graph.inputs:
-        if value.dtype == ir.DataType.FLOAT:
-            value.dtype = ir.DataType.FLOAT16
+    for given in graph.inputs:
+        if given.dtype == ir.DataType.FLOAT:
+            given.dtype = ir.DataType.FLOAT16
     for node in list(graph):
         stays = node.op_type in WIDE_OPS or any(o in wide for o in node.outputs)
         for i, value in enumerate(node.inputs):

@@ -72,7 +72,8 @@ def _modulation(product: ir.Node, normed: ir.Value) -> _Modulation | None:
     if scaled is None or behind is None or behind.op_type != "Add" or _only_reader(scaled) is not product:
         return None
     shift = _conv(next((v for v in behind.inputs if v is not product.outputs[0]), None), behind)
-    node, scale, offset = scaled.producer(), None, np.zeros(1)
+    node, scale = scaled.producer(), None
+    offset: np.ndarray = np.zeros(1)
     if node is not None and node.op_type == "Add":
         for value, addend in (node.inputs, node.inputs[::-1]):
             if is_constant(addend) and (scale := _conv(value, node)) is not None:
@@ -84,9 +85,7 @@ def _modulation(product: ir.Node, normed: ir.Value) -> _Modulation | None:
     if scale is None or shift is None or scale.inputs[0] is not shift.inputs[0] or not _alike(scale, shift):
         return None
     channels = len(_weights(scale)[1])
-    if offset.size != 1 and (
-        offset.ndim < 3 or offset.shape[-3:] != (channels, 1, 1) or offset.size != channels
-    ):
+    if offset.size != 1 and (offset.shape[-3:] != (channels, 1, 1) or offset.size != channels):
         return None
     return _Modulation(product, scaled, scale, offset.reshape(-1), shift)
 

@@ -209,7 +209,7 @@ def _wide(b: Builder, value: ir.Value) -> ir.Value:
     """A float16 value in float32, another one as it is."""
     if value.dtype != ir.DataType.FLOAT16:
         return value
-    return b.op("Cast", [value], {"to": ir.DataType.FLOAT}, dtype=ir.DataType.FLOAT)  # type: ignore[no-any-return]
+    return b.op("Cast", [value], {"to": ir.DataType.FLOAT}, dtype=ir.DataType.FLOAT)
 
 
 def _group_norm(node: ir.Node, b: Builder) -> ir.Value:

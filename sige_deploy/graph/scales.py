@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from sige_deploy.graph.builder import attribute, is_constant
+from sige_deploy.graph.builder import attribute, is_constant, static_shape
 
 #: Inputs of the ops that the factor multiplies: the weights, and what is added.
 LINEAR = {"Conv": (1, 2), "ConvTranspose": (1, 2), "Gemm": (1, 2), "MatMul": (1,)}
@@ -66,17 +66,16 @@ def _producer(value: ir.Value | None, reader: ir.Node) -> ir.Node | None:
 def _per_output(node: ir.Node, scale: np.ndarray) -> np.ndarray | None:
     """The factor in the shape that multiplies the node's weights; None where it is not one per output."""
     weight = node.inputs[1]
-    assert weight is not None and weight.const_value is not None
-    rank = len(weight.const_value.shape)
+    shape = (None if weight is None else static_shape(weight)) or ()
+    rank = len(shape)
     if scale.size == 1:
         return scale.reshape(())
     if node.op_type in ("Gemm", "MatMul"):
         transposed = bool(attribute(node, "transB", 0))
-        outputs = int(weight.const_value.shape[-2 if transposed else -1])
-        fits = rank >= 2 and scale.size == scale.shape[-1] == outputs
+        fits = rank >= 2 and scale.size == scale.shape[-1] == shape[-2 if transposed else -1]
         return scale.reshape((-1, 1) if transposed else (-1,)) if fits else None
     axis = 1 if node.op_type == "ConvTranspose" else 0
-    outputs = int(weight.const_value.shape[axis])
+    outputs = shape[axis]
     ones = (1,) * (rank - 2)
     fits = scale.shape[1 - rank :] == (outputs, *ones) and scale.size == outputs
     if not fits or (axis == 1 and attribute(node, "group", 1) != 1):

@@ -30,7 +30,7 @@ def test_export_options_reach_the_manifest(cli: Sige, onnx_file: Path, tmp_path:
     (tmp_path / "c.json").write_text(json.dumps({"eps": 0.5, "dilate": 3}))
     options = (
         "--spatial image --dilate 2 --threshold 0.4 --level-dilate 32x32=2 --granularity 2 "
-        "--statistics fresh --dense-above 0.7"
+        "--statistics fresh --precision float16 --dense-above 0.7"
     ).split()
     done = cli("export", onnx_file, tmp_path / "b", "--config", tmp_path / "c.json", *options)
     assert done.code == 0, done.err
@@ -40,6 +40,8 @@ def test_export_options_reach_the_manifest(cli: Sige, onnx_file: Path, tmp_path:
     }  # fmt: skip
     assert (manifest.levels[0].dilation, manifest.levels[0].granularity) == (2, 2)
     assert manifest.planner.dense_above == 0.7
+    assert (manifest.precision, manifest.inputs[0].dtype) == ("float16", "float16")
+    assert f"an edit makes {sum(manifest.launches.values())} launches" in done.out
 
 
 def test_export_at_given_shapes(cli: Sige, tmp_path: Path) -> None:
@@ -70,6 +72,7 @@ def test_export_of_a_checkpoint(cli: Sige, tmp_path: Path) -> None:
         (("FILE", "OUT", "--spatial", "image", "-i", "image=1x3x32x32:floaty"), "'floaty' is no data type"),
         (("FILE", "OUT", "--spatial", "image", "--dilate", "-1"), "dilate must be a whole number"),
         (("FILE", "OUT", "--spatial", "image", "--statistics", "old"), "statistics must be"),
+        (("FILE", "OUT", "--spatial", "image", "--precision", "int8"), "precision must be"),
         (("FILE", "OUT", "--spatial", "image", "--config", "FILE"), "give a JSON file"),
         (("FILE", "OUT", "--spatial", "image", "--config", "LIST"), "must be a JSON object"),
         (("FILE", "FILE", "--spatial", "image"), "is a file; a bundle is a folder"),
@@ -98,6 +101,7 @@ def test_inspect_shows_everything(cli: Sige, three: Path) -> None:
         "edit.onnx",
         "50 % of the work",
         "float32",
+        "launches (",
         "onnx ",
     ):
         assert shown in done.out, shown

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from sige_deploy.graph.builder import attribute, is_constant
+from sige_deploy.graph.builder import attribute, is_constant, static_shape
 from sige_deploy.graph.fuse.state import Fusion, consumers, named_inputs
 
 Leaf = tuple[ir.Value, np.ndarray]  # rows, and the Conv's output channel of each of their channels
@@ -22,17 +22,16 @@ def fuse_columns(fusion: Fusion) -> None:
     for node in fusion.nodes("Conv"):
         inputs = named_inputs(node)
         weight, bias = inputs.get("weight"), inputs.get("bias")
-        plain = not any(inputs.get(name) for name in ("embedding", "residual", "multiplier"))
+        plain = all(inputs.get(name) is None for name in ("embedding", "residual", "multiplier"))
         constant = is_constant(weight) and (bias is None or is_constant(bias))
         if weight is None or not plain or not constant or attribute(node, "group", 1) != 1:
             continue
         if len(consumers(weight)) > 1 or weight.name not in fusion.ctx.store.tensors:
             continue
-        assert weight.const_value is not None
-        channels = weight.const_value.shape[2]
+        channels = (static_shape(weight) or ())[2]
         moves: list[ir.Node] = []
-        leaves = _leaves(node.outputs[0], np.arange(int(channels)), moves)
-        if moves and leaves is not None and _is_cheaper(leaves, moves, int(channels)):
+        leaves = _leaves(node.outputs[0], np.arange(channels), moves)
+        if leaves is not None and _is_cheaper(leaves, moves, channels):
             _split(fusion, inputs, dict(node.attributes), leaves)
 
 

@@ -159,6 +159,8 @@ def per_channel(builder: Builder, parameter: ir.Value, rows: ir.Value) -> ir.Val
     if rows.shape is None or len(rows.shape) != 3 or rows.dtype not in FLOATS:
         return None
     channels = rows.shape[2]
+    if not isinstance(channels, int):
+        return None
     if (
         parameter.shape is not None
         and len(parameter.shape) == 3
