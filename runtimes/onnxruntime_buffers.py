@@ -13,6 +13,7 @@ import numpy as np
 from sige_deploy import native
 from sige_deploy.bundle import Bundle
 from sige_deploy.devices.cuda import CudaMemory, device_index
+from sige_deploy.devices.dlpack import Lent
 from sige_deploy.devices.graphs import CudaGraphs, Direct, Graphs
 from sige_deploy.devices.memory import Buffer, Memory, laid_out
 from sige_deploy.devices.native import NativeDevice
@@ -163,11 +164,17 @@ class OnnxRuntimeOnBuffers:
         if self._weights is None:
             path = self._bundle.path(WEIGHTS)
             with translated(f"loading '{path}'", self.memory):
-                place = _place(self.memory)
+                arrays = load_file(path)
+                buffers = laid_out(self.memory, {name: (x.shape, x.dtype) for name, x in arrays.items()})
+                index = _place(self.memory)[1]
+                # Only values whose memory is not its own does ONNX Runtime share among sessions.
                 self._weights = {
-                    name: onnxruntime.OrtValue.ortvalue_from_numpy(array, *place)
-                    for name, array in load_file(path).items()
+                    name: onnxruntime.OrtValue.from_dlpack(
+                        Lent(self.memory, self.memory.upload(array, buffers[name]), index)
+                    )
+                    for name, array in arrays.items()
                 }
+                self.memory.synchronize()
         return self._weights
 
 

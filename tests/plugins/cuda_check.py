@@ -99,7 +99,7 @@ def chains(device: Device, dtype: torch.dtype) -> bool:
     memory = [draw.values(dtype, batch, rows, channels) for _ in range(2)]
     first = [value.clone() for value in memory]
     ones = torch.ones_like(memory[0])
-    runs, workspace = [], torch.full((1 << 24,), 0xFF, dtype=torch.uint8, device="cuda")
+    runs, workspace = [], torch.full((1 << 26,), 0xFF, dtype=torch.uint8, device="cuda")
     for link in range(links):
         taps = 9 if link % 3 else 1
         inputs = {"rows": memory[link % 2]} | (neighbours if taps == 9 else {})

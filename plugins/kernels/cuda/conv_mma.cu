@@ -6,8 +6,6 @@
 // programmatic stream serialisation: table and weights are read while the kernel before still runs.
 #include "conv_mma.h"
 
-#include <cooperative_groups.h>
-
 #include "mma.cuh"
 #include "source.cuh"
 
@@ -47,6 +45,7 @@ struct Shape {
   static constexpr int GROUP_BYTES = PIPELINE * 2 > SUM * 4 ? PIPELINE * 2 : SUM * 4;
   static constexpr int VECTORS = ROWS * COLUMNS / 8;                   // of 8 outputs
   static constexpr int RECEIVED_BYTES = (VECTORS + MAX_SPLITS) * 32;  // sums from the other blocks
+  static constexpr int FIXED_BYTES = GROUPS * GROUP_BYTES + RECEIVED_BYTES + 16;  // the last 16: the inbox's barrier
   static constexpr int LEFT_VECTORS = ROWS * (DEPTH / VECTOR) / GROUP;
   static constexpr int RIGHT_VECTORS = DEPTH * (COLUMNS / 8) / GROUP;
   static constexpr int M_TILES = ROWS / WM / 16, N_TILES = COLUMNS / WN / 8;
@@ -78,16 +77,60 @@ __device__ inline void cluster_arrive() {
   asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
 #endif
 }
-__device__ inline void cluster_arrive_relaxed() {  // with nothing written
-#ifdef SIGE_HOPPER
-  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
-#endif
-}
 __device__ inline void cluster_wait() {
 #ifdef SIGE_HOPPER
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 #endif
 }
+
+// Counts bytes that other blocks of the cluster send into this one's shared memory. Used once.
+class Inbox {
+ public:
+  __device__ explicit Inbox(void* barrier) : barrier_(static_cast<uint32_t>(__cvta_generic_to_shared(barrier))) {}
+
+  // By one thread, before the cluster's barrier.
+  __device__ void expect(uint32_t bytes) const {
+#ifdef SIGE_HOPPER
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier_) : "memory");
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier_), "r"(bytes) : "memory");
+#endif
+  }
+
+  // Eight floats to where `to` is, in block `rank` of the cluster.
+  __device__ void send(const float* to, uint32_t rank, const float (&x)[8]) const {
+#ifdef SIGE_HOPPER
+    const uint32_t local = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+    uint32_t address, barrier;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(local), "r"(rank));
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(barrier) : "r"(barrier_), "r"(rank));
+#pragma unroll
+    for (int i = 0; i < 8; i += 4)
+      asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(
+                       address + i * 4),
+                   "f"(x[i]), "f"(x[i + 1]), "f"(x[i + 2]), "f"(x[i + 3]), "r"(barrier)
+                   : "memory");
+#endif
+  }
+
+  // All that was expected is there.
+  __device__ void wait() const {
+#ifdef SIGE_HOPPER
+    uint32_t done = 0;
+    while (!done)
+      asm volatile(
+          "{\n.reg .pred complete;\n"
+          "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 complete, [%1], 0;\n"
+          "selp.u32 %0, 1, 0, complete;\n}"
+          : "=r"(done)
+          : "r"(barrier_)
+          : "memory");
+#endif
+  }
+
+ private:
+  uint32_t barrier_;
+};
 
 // x times its sigmoid, which is (1 + tanh(x / 2)) / 2: one special-function instruction each, exact to 2^-11.
 __device__ inline __half2 silu(__half2 x) {
@@ -108,7 +151,7 @@ class Group {
     const int group = threadIdx.x / S::GROUP;
     thread_ = threadIdx.x % S::GROUP;
     tiles_ = reinterpret_cast<__half*>(shared + group * S::GROUP_BYTES);
-    places_ = reinterpret_cast<const int32_t*>(shared + S::GROUPS * S::GROUP_BYTES + S::RECEIVED_BYTES);
+    places_ = reinterpret_cast<const int32_t*>(shared + S::FIXED_BYTES);
     image_ = blockIdx.y / p.tiles_m;
     const int32_t first_column = blockIdx.x * S::COLUMNS;
     left_column_ = thread_ % (DEPTH / S::VECTOR) * S::VECTOR;
@@ -329,15 +372,20 @@ class Epilogue {
   Vector bias_, embedding_, multiplier_, residual_;
 };
 
+// Which of a tile's vectors a block of the cluster finishes: `share` from rank * share on.
+template <typename S>
+__device__ int share_of(int blocks) {
+  return (S::VECTORS + blocks - 1) / blocks;
+}
+
 // Adds up the parts of groups, then of blocks: each block of a cluster sends every other one the sums that it finishes.
 template <typename S>
-__device__ void finish(const Parameters& p, unsigned char* shared) {
-  const int blocks = gridDim.z, rank = blockIdx.z, share = (S::VECTORS + blocks - 1) / blocks;
+__device__ void finish(const Parameters& p, unsigned char* shared, const Inbox& inbox) {
+  const int blocks = gridDim.z, rank = blockIdx.z, share = share_of<S>(blocks);
   float* const received = reinterpret_cast<float*>(shared + S::GROUPS * S::GROUP_BYTES);
-  const auto cluster = cooperative_groups::this_cluster();
   Epilogue epilogue;
+  if (blocks > 1 && threadIdx.x < share) epilogue.load<S>(p, rank * share + threadIdx.x);
   __syncthreads();
-  if (blocks > 1) cluster_wait();  // all have started, so that their memory is there
   for (int i = threadIdx.x; i < S::VECTORS; i += S::THREADS) {
     if (blocks == 1) epilogue.load<S>(p, i);
     const float* tile = reinterpret_cast<const float*>(shared) + i / (S::COLUMNS / 8) * S::SUM_STRIDE +
@@ -348,17 +396,13 @@ __device__ void finish(const Parameters& p, unsigned char* shared) {
     if (blocks == 1) {
       epilogue.store(p, x);
     } else {
-      float* to = cluster.map_shared_rank(received, i / share) + (rank * share + i % share) * 8;
-      *reinterpret_cast<float4*>(to) = make_float4(x[0], x[1], x[2], x[3]);
-      *reinterpret_cast<float4*>(to + 4) = make_float4(x[4], x[5], x[6], x[7]);
+      inbox.send(received + (rank * share + i % share) * 8, i / share, x);
     }
   }
   if (blocks == 1) return;
-  cluster_arrive();
-  if (threadIdx.x < share) epilogue.load<S>(p, rank * share + threadIdx.x);
-  cluster_wait();
   for (int i = threadIdx.x; i < share; i += S::THREADS) {
     if (i >= S::THREADS) epilogue.load<S>(p, rank * share + i);
+    inbox.wait();
     float x[8] = {};
 #pragma unroll 4
     for (int part = 0; part < blocks; ++part) add8(received + (part * share + i) * 8, x);
@@ -384,7 +428,12 @@ template <typename S>
 __global__ void __launch_bounds__(S::THREADS) conv_mma_kernel(const __grid_constant__ Parameters p) {
 #ifdef SIGE_HOPPER
   extern __shared__ __align__(16) unsigned char shared[];
-  if (gridDim.z > 1) cluster_arrive_relaxed();
+  const Inbox inbox(shared + S::GROUPS * S::GROUP_BYTES + S::RECEIVED_BYTES);
+  if (gridDim.z > 1) {
+    const int share = share_of<S>(gridDim.z), left = S::VECTORS - static_cast<int>(blockIdx.z) * share;
+    if (threadIdx.x == 0) inbox.expect((left < 0 ? 0 : left < share ? left : share) * gridDim.z * 8 * sizeof(float));
+    cluster_arrive();
+  }
   Group<S> group(p, shared);
   const int parts = gridDim.z * S::GROUPS, part = blockIdx.z * S::GROUPS + threadIdx.x / S::GROUP;
   const int first = int64_t{p.chunks} * part / parts, last = int64_t{p.chunks} * (part + 1) / parts;
@@ -397,9 +446,10 @@ __global__ void __launch_bounds__(S::THREADS) conv_mma_kernel(const __grid_const
       chunk.next(p.source.channels);
     }
   }
-  resolve<S>(p, reinterpret_cast<int32_t*>(shared + S::GROUPS * S::GROUP_BYTES + S::RECEIVED_BYTES));
+  resolve<S>(p, reinterpret_cast<int32_t*>(shared + S::FIXED_BYTES));
   release_successor();
   __syncthreads();
+  if (gridDim.z > 1) cluster_wait();  // all have started, and expect
   wait_for_predecessor();
 #pragma unroll
   for (int stage = 0; stage < S::STAGES - 1; ++stage) {
@@ -432,7 +482,7 @@ __global__ void __launch_bounds__(S::THREADS) conv_mma_kernel(const __grid_const
   copies_wait<0>();
   group.sync();
   group.store_sums(sums);
-  finish<S>(p, shared);
+  finish<S>(p, shared, inbox);
 #endif
 }
 
@@ -463,7 +513,7 @@ sige_status launch(const sige_conv_args& a, cudaStream_t stream) {
                               a.activation,
                               a.alpha,
                               transforms(s)};
-  const size_t shared = S::GROUPS * S::GROUP_BYTES + S::RECEIVED_BYTES + sizeof(int32_t) * S::ROWS * s.taps;
+  const size_t shared = S::FIXED_BYTES + sizeof(int32_t) * S::ROWS * s.taps;
   if (cudaFuncSetAttribute(conv_mma_kernel<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)))
     return SIGE_ENGINE_FAILURE;
 
