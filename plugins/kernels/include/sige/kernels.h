@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SIGE_API_VERSION 2
+#define SIGE_API_VERSION 3
 #define SIGE_WORKSPACE_ALIGNMENT 256
 
 #if defined(_WIN32) && defined(SIGE_BUILDING)
@@ -92,6 +92,9 @@ typedef struct sige_source {
   int32_t shift_batch;   /* 1 or batch */
   int32_t activation;    /* sige_activation, after the affine */
   float alpha;           /* slope of SIGE_LEAKY_RELU */
+  const void* rows_2;    /* [batch, fresh, channels_2] or NULL: the last channels_2 of the channels come from here, */
+  const void* base_2;    /* [batch, pixels, channels_2]: rows and base then have channels - channels_2 */
+  int32_t channels_2;    /* 0 without rows_2 */
 } sige_source;
 
 typedef struct sige_gather_args {
