@@ -10,7 +10,6 @@ enum class Kernel { MMA, WIDE, PLAIN };
 
 constexpr int FEW_QUERIES = 16;
 constexpr int FEW_KEYS = 512;
-constexpr int MAX_PARTIAL_SPLITS = 32;
 constexpr int MOST_BLOCKS = 512;        // beyond which keys are not split
 constexpr int MAX_GRID = 65535;
 
@@ -70,7 +69,7 @@ bool choose(const sige_attention_args& a, const Machine& machine, Choice& choice
 int32_t splits_of(const sige_attention_args& a, const Choice& choice, const Machine& machine, bool cluster) {
   const int64_t blocks = int64_t{a.batch} * a.heads * choice.slices * blocks_for(a.fresh, choice.query_tile);
   const int64_t tiles = blocks_for(a.pixels, choice.key_tile), resident = int64_t{2} * machine.processors;
-  const int64_t most = cluster ? MAX_CLUSTER : MAX_PARTIAL_SPLITS;
+  const int64_t most = cluster ? MAX_CLUSTER : MAX_SPLITS;
   const int64_t exchange = cluster ? CLUSTER_EXCHANGE : PARTIAL_EXCHANGE;
   int32_t best = 1;
   int64_t least = tiles * blocks_for(blocks, resident) * choice.tile_time;
@@ -89,7 +88,7 @@ struct Workspace {
   size_t sums, states;
 
   explicit Workspace(const sige_attention_args& a) {
-    const int64_t rows = int64_t{a.batch} * a.heads * a.fresh * MAX_PARTIAL_SPLITS;
+    const int64_t rows = int64_t{a.batch} * a.heads * a.fresh * MAX_SPLITS;
     const int64_t most_sums = int64_t{MOST_BLOCKS} * (a.dv <= MAX_MMA_HEAD ? MMA_QUERIES * a.dv
                               : a.dv <= 256 ? 32 * WIDE_SLICE : PLAIN_QUERIES * a.dv);
     const int64_t most_rows = int64_t{MOST_BLOCKS} * MMA_QUERIES;

@@ -7,6 +7,7 @@
 namespace sige::cuda {
 
 constexpr int MAX_CLUSTER = 8;  // blocks of a portable cluster
+constexpr int MAX_SPLITS = 32;  // a power of two, like every number of splits
 constexpr int SEGMENT = 1024;  // keys whose overlay is in shared memory at once; a multiple of every tile of keys
 
 // One call, as the kernels see it. Keys are split over blocks in z. With `partial`, a block writes [split][batch *
@@ -33,9 +34,9 @@ struct Head {
   T* out;
   int64_t key_channels, value_channels;
 
-  __device__ Head(const AttentionParameters& p, int32_t index)
+  __device__ Head(const AttentionParameters& p, uint32_t index)
       : key_channels(int64_t{p.heads} * p.dk), value_channels(int64_t{p.heads} * p.dv) {
-    const int64_t b = index / p.heads, h = index % p.heads;
+    const int64_t b = index / static_cast<uint32_t>(p.heads), h = index - b * p.heads;
     queries = static_cast<const T*>(p.q) + b * p.fresh * key_channels + h * p.dk;
     fresh_keys = static_cast<const T*>(p.k) + b * p.fresh * key_channels + h * p.dk;
     base_keys = static_cast<const T*>(p.k_base) + b * p.pixels * key_channels + h * p.dk;
@@ -46,10 +47,10 @@ struct Head {
   __device__ const T* query(int64_t row) const { return queries + row * key_channels; }
   // `fresh` is the pixel's fresh row or -1.
   __device__ const T* key(int64_t pixel, int64_t fresh) const {
-    return fresh >= 0 ? fresh_keys + fresh * key_channels : base_keys + pixel * key_channels;
+    return (fresh >= 0 ? fresh_keys : base_keys) + (fresh >= 0 ? fresh : pixel) * key_channels;
   }
   __device__ const T* value(int64_t pixel, int64_t fresh) const {
-    return fresh >= 0 ? fresh_values + fresh * value_channels : base_values + pixel * value_channels;
+    return (fresh >= 0 ? fresh_values : base_values) + (fresh >= 0 ? fresh : pixel) * value_channels;
   }
 };
 
@@ -57,24 +58,38 @@ struct Range {
   int32_t first, last;
 };
 
-// The keys of split blockIdx.z: whole tiles, the last of which may reach beyond the last key.
-__device__ inline Range keys_of(const AttentionParameters& p, int32_t tile) {
-  const int64_t tiles = (int64_t{p.pixels} + tile - 1) / tile, split = blockIdx.z;
-  const int64_t last = tiles * (split + 1) / p.splits * tile;
-  return {static_cast<int32_t>(tiles * split / p.splits * tile), static_cast<int32_t>(last < p.pixels ? last : p.pixels)};
+// The keys of split blockIdx.z: whole tiles of TILE keys, the last of which may reach beyond the last key.
+template <uint32_t TILE>
+__device__ Range keys_of(const AttentionParameters& p) {
+  const uint32_t tiles = (p.pixels + TILE - 1) / TILE, shift = __ffs(p.splits) - 1;
+  static_assert(TILE >= MAX_SPLITS, "(split + 1) * tiles has 32 bits");
+  const uint32_t last = (tiles * (blockIdx.z + 1) >> shift) * TILE, pixels = p.pixels;
+  return {static_cast<int32_t>((tiles * blockIdx.z >> shift) * TILE), static_cast<int32_t>(last < pixels ? last : pixels)};
 }
 
 // overlay[n - first] becomes the fresh row of pixel n or -1, for n in [first, last), at most SEGMENT pixels. The whole
 // block takes part and is in step afterwards.
 __device__ inline void fill_overlay(const AttentionParameters& p, int32_t first, int32_t last, int32_t* overlay) {
-  for (int i = threadIdx.x; i < last - first; i += blockDim.x) overlay[i] = -1;
+  constexpr int BATCH = 4;  // loads of a thread in flight
+  const int32_t count = last - first, most = p.fresh < last ? p.fresh : last;  // pixel n comes at index n at the latest
+#pragma unroll 1
+  for (int32_t i = threadIdx.x; i < count; i += blockDim.x) overlay[i] = -1;
   __syncthreads();
-  const int32_t most = p.fresh < last ? p.fresh : last;  // ascending: pixel n comes first at index n at the latest
-#pragma unroll 8
-  for (int32_t i = threadIdx.x; i < most; i += blockDim.x) {
-    const int32_t pixel = __ldg(p.active + i), before = i ? __ldg(p.active + i - 1) : -1;
-    // The last pixel may be repeated, with equal rows: the first of them counts.
-    if (pixel >= first && pixel < last && pixel != before) overlay[pixel - first] = i;
+#pragma unroll 1
+  for (int32_t start = threadIdx.x; start < most; start += BATCH * blockDim.x) {
+    int32_t pixels[BATCH], before[BATCH];
+#pragma unroll
+    for (int j = 0; j < BATCH; ++j) {
+      const int32_t i = start + j * blockDim.x;
+      pixels[j] = i < most ? __ldg(p.active + i) : -1;
+      before[j] = i < most && i > 0 ? __ldg(p.active + i - 1) : -1;
+    }
+#pragma unroll
+    for (int j = 0; j < BATCH; ++j) {
+      const uint32_t place = pixels[j] - first;
+      // The last pixel may be repeated, with equal rows: the first of them counts.
+      if (pixels[j] >= first && place < count && pixels[j] != before[j]) overlay[place] = start + j * blockDim.x;
+    }
   }
   __syncthreads();
 }

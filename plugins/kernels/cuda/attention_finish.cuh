@@ -10,13 +10,14 @@ namespace sige::cuda {
 
 constexpr int PAD = 8;  // halves or floats behind each row of a tile in shared memory, against bank conflicts
 
-// Into the L2 cache: `width` halves of each row from `first` to `last` whose address row_of tells.
+// Starts the way of `width` halves of each row from `first` to `last` into the L2 cache; row_of(n) is row n's address.
 template <typename RowOf>
 __device__ void prefetch_rows(int32_t first, int32_t last, int32_t width, const RowOf& row_of) {
   constexpr int LINE = 64;  // halves
-  const int32_t lines = (width + LINE - 1) / LINE;
-  for (int32_t i = threadIdx.x; i < (last - first) * lines; i += blockDim.x)
-    prefetch(row_of(first + i / lines) + i % lines * LINE);
+#pragma unroll 1
+  for (int32_t n = first + threadIdx.x; n < last; n += blockDim.x)
+#pragma unroll 1
+    for (int32_t c = 0; c < width; c += LINE) prefetch(row_of(n) + c);
 }
 
 // Finishes a block: `sums` [rows][leading] relative to the maxima in `states` {maximum, sum}, both in shared memory,
@@ -32,17 +33,23 @@ __device__ inline void finish(const AttentionParameters& p, const Head<__half>& 
     parts = p.splits;
     rank = blockIdx.z;
   }
-  if (parts > 1) cluster.sync();
 #endif
-  if (parts == 1) __syncthreads();
+  if (parts > 1) {
+    cluster_publish();
+  } else {
+    __syncthreads();
+  }
 
   const uint32_t vectors = (columns + 3) / 4;
+#pragma unroll 1  // small code: a kernel that runs for a few microseconds waits for its instructions
   for (uint32_t i = rank * blockDim.x + threadIdx.x; i < rows * vectors; i += parts * blockDim.x) {
     const int32_t row = i / vectors, column = i % vectors * 4;
     float4 sum[MAX_CLUSTER];
     float2 state[MAX_CLUSTER];
 #pragma unroll
     for (int part = 0; part < MAX_CLUSTER; ++part) {
+      sum[part] = make_float4(0, 0, 0, 0);
+      state[part] = make_float2(-INFINITY, 0);
       if (part >= parts) continue;
       const float* from = sums + row * leading + column;
       const float2* of = states + row;
@@ -70,12 +77,10 @@ __device__ inline void finish(const AttentionParameters& p, const Head<__half>& 
 
     float maximum = state[0].x;
 #pragma unroll
-    for (int part = 1; part < MAX_CLUSTER; ++part)
-      if (part < parts) maximum = fmaxf(maximum, state[part].x);
+    for (int part = 1; part < MAX_CLUSTER; ++part) maximum = fmaxf(maximum, state[part].x);
     float total = 0, values[4] = {};
 #pragma unroll
     for (int part = 0; part < MAX_CLUSTER; ++part) {
-      if (part >= parts) continue;
       const float shrink = power2(state[part].x - maximum);
       total += state[part].y * shrink;
       values[0] += sum[part].x * shrink;
@@ -83,7 +88,7 @@ __device__ inline void finish(const AttentionParameters& p, const Head<__half>& 
       values[2] += sum[part].z * shrink;
       values[3] += sum[part].w * shrink;
     }
-    const float share = 1.0f / total;
+    const float share = __fdividef(1.0f, total);
     __half* to = head.out + (first_query + row) * head.value_channels + first_column + column;
     if (p.wide_out) {
       *reinterpret_cast<uint2*>(to) =
@@ -94,9 +99,7 @@ __device__ inline void finish(const AttentionParameters& p, const Head<__half>& 
         if (c < width) to[c] = __float2half_rn(values[c] * share);
     }
   }
-#if __CUDA_ARCH__ >= 900
-  if (parts > 1) cluster.sync();  // the others may still read this block's sums
-#endif
+  if (parts > 1) cluster_leave();
 }
 
 // Launches a tensor-core kernel; where the machine has clusters, the splits are one, and the start overlaps with the

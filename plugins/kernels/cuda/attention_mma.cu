@@ -9,7 +9,7 @@ namespace sige::cuda {
 namespace {
 
 constexpr int MMA_THREADS = MMA_QUERIES * 2;
-constexpr int AHEAD_KEYS = 128;  // whose way into the L2 cache starts first of all
+constexpr int SOON_KEYS = 128;  // whose way into the L2 cache starts first of all
 
 // Heads padded to D_ channels: KEYS keys per tile, STAGES tiles in flight; all fits into 64 KiB.
 template <int D_>
@@ -25,23 +25,22 @@ struct Tiling {
   static_assert(SEGMENT % KEYS == 0 && SHARED <= 65536 && D % 16 == 0);
 };
 
-// ROWS rows of `width` halves into shared memory, zeros behind them up to D. row_of(i) is row i's address or null.
-template <int D, int ROWS, typename RowOf>
-__device__ void load_rows(int32_t width, bool wide, __half* to, const __half* any, const RowOf& row_of) {
+// A row of `width` halves into shared memory, zeros behind them up to D; `from` may be null. LANES threads share it.
+template <int D, int LANES>
+__device__ void load_row(int32_t width, bool wide, const __half* from, const __half* any, __half* to) {
   constexpr int VECTORS = D / 8;
+  const int lane = threadIdx.x % LANES;
   if (wide) {
 #pragma unroll
-    for (int i = threadIdx.x; i < ROWS * VECTORS; i += MMA_THREADS) {
-      const int row = i / VECTORS, column = i % VECTORS * 8;
-      const __half* from = row_of(row);
-      const bool valid = from && column < width;
-      copy_vector(valid ? from + column : any, to + row * (D + PAD) + column, valid);
+    for (int j = 0; j < (VECTORS + LANES - 1) / LANES; ++j) {
+      const int c = (j * LANES + lane) * 8;
+      if (VECTORS % LANES && c >= D) break;
+      const bool valid = from && c < width;
+      copy_vector(valid ? from + c : any, to + c, valid);
     }
   } else {
-    for (int i = threadIdx.x; i < ROWS * D; i += MMA_THREADS) {
-      const __half* from = row_of(i / D);
-      to[i / D * (D + PAD) + i % D] = from && i % D < width ? from[i % D] : __half(0.0f);
-    }
+#pragma unroll 1
+    for (int c = lane; c < D; c += LANES) to[c] = from && c < width ? from[c] : __half(0.0f);
   }
 }
 
@@ -56,10 +55,10 @@ __global__ void __launch_bounds__(MMA_THREADS) attention_mma_kernel(const __grid
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, lane_row = lane / 4, lane_column = lane % 4 * 2;
   const int32_t first_query = blockIdx.x * MMA_QUERIES;
   const Head<__half> head(p, blockIdx.y);
-  const Range range = keys_of(p, KEYS);
-  const int32_t ahead = range.last - range.first < AHEAD_KEYS ? range.last : range.first + AHEAD_KEYS;
-  prefetch_rows(range.first, ahead, p.dk, [&](int32_t n) { return head.key(n, -1); });
-  prefetch_rows(range.first, ahead, p.dv, [&](int32_t n) { return head.value(n, -1); });
+  const Range range = keys_of<KEYS>(p);
+  const int32_t soon = range.last - range.first < SOON_KEYS ? range.last : range.first + SOON_KEYS;
+  prefetch_rows(range.first, soon, p.dk, [&](int32_t n) { return head.key(n, -1); });
+  prefetch_rows(range.first, soon, p.dv, [&](int32_t n) { return head.value(n, -1); });
   release_successor();
 
   uint32_t query[D / 16][4];
@@ -69,46 +68,41 @@ __global__ void __launch_bounds__(MMA_THREADS) attention_mma_kernel(const __grid
   for (int32_t first = range.first; first < range.last; first += SEGMENT) {
     const int32_t last = range.last - first < SEGMENT ? range.last : first + SEGMENT;
     const int32_t count = (last - first + KEYS - 1) / KEYS;
-    const auto load = [&](int32_t t) {
-      __half* const to = tiles + t % S::STAGES * S::STAGE;
-      load_rows<D, KEYS>(p.dk, p.wide_k, to, head.base_keys, [&](int i) {
-        const int32_t at = t * KEYS + i;
-        return first + at < last ? head.key(first + at, overlay[at]) : nullptr;
-      });
-      load_rows<D, KEYS>(p.dv, p.wide_v, to + KEYS * LEADING, head.base_values, [&](int i) {
-        const int32_t at = t * KEYS + i;
-        return first + at < last ? head.value(first + at, overlay[at]) : nullptr;
-      });
+    const auto load = [&](int32_t t) {  // called in one place, since its code is long
+      constexpr int LANES = MMA_THREADS / KEYS;
+      const int row = threadIdx.x / LANES, at = t * KEYS + row;
+      const bool real = first + at < last;
+      const int32_t fresh = real ? overlay[at] : -1;
+      __half* const to = tiles + t % S::STAGES * S::STAGE + row * LEADING;
+      load_row<D, LANES>(p.dk, p.wide_k, real ? head.key(first + at, fresh) : nullptr, head.base_keys, to);
+      load_row<D, LANES>(p.dv, p.wide_v, real ? head.value(first + at, fresh) : nullptr, head.base_values,
+                         to + KEYS * LEADING);
     };
 
     if (first > range.first) __syncthreads();  // the segment before is done
     fill_overlay(p, first, last, overlay);
     if (first == range.first) {
       wait_for_predecessor();
-      load_rows<D, MMA_QUERIES>(p.dk, p.wide_k, tiles + (S::STAGES - 1) * S::STAGE, head.queries, [&](int i) {
-        return first_query + i < p.fresh ? head.query(first_query + i) : nullptr;
-      });
+      const int row = threadIdx.x / 2;
+      const __half* const from = first_query + row < p.fresh ? head.query(first_query + row) : nullptr;
+      load_row<D, 2>(p.dk, p.wide_k, from, head.queries, tiles + (S::STAGES - 1) * S::STAGE + row * LEADING);
       copies_commit();
-    }
-#pragma unroll
-    for (int t = 0; t < S::STAGES - 1; ++t) {
-      if (t < count) load(t);
-      copies_commit();
-    }
-    if (first == range.first) {
-      copies_wait<S::STAGES - 1>();
-      __syncthreads();
-      const __half* at = tiles + (S::STAGES - 1) * S::STAGE + (warp * 16 + lane % 16) * LEADING + lane / 16 * 8;
-#pragma unroll
-      for (int j = 0; j < D / 16; ++j) load_matrices(at + j * 16, query[j]);
     }
 
-    for (int32_t t = 0; t < count; ++t) {
-      copies_wait<S::STAGES - 2>();
-      __syncthreads();  // the tile is complete, and the one before is free again
+    for (int32_t t = 1 - S::STAGES; t < count; ++t) {
+      if (t >= 0) {
+        copies_wait<S::STAGES - 2>();
+        __syncthreads();  // the tile is complete, and the one before is free again
+      }
+      if (t == 0 && first == range.first) {
+        const __half* at = tiles + (S::STAGES - 1) * S::STAGE + (warp * 16 + lane % 16) * LEADING + lane / 16 * 8;
+#pragma unroll
+        for (int j = 0; j < D / 16; ++j) load_matrices(at + j * 16, query[j]);
+        __syncthreads();  // the last stage is free for a tile
+      }
       if (t + S::STAGES - 1 < count) load(t + S::STAGES - 1);
       copies_commit();
-      if (first_query + warp * 16 >= p.fresh) continue;  // none of this warp's queries exists
+      if (t < 0 || first_query + warp * 16 >= p.fresh) continue;  // or none of this warp's queries exists
       const __half* const keys = tiles + t % S::STAGES * S::STAGE;
       const __half* const values = keys + KEYS * LEADING;
 

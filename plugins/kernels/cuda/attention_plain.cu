@@ -21,7 +21,7 @@ __global__ void __launch_bounds__(PLAIN_THREADS) attention_plain_kernel(const __
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int32_t first_query = blockIdx.x * PLAIN_QUERIES;
   const Head<T> head(p, blockIdx.y);
-  const Range range = keys_of(p, PLAIN_KEYS);
+  const Range range = keys_of<PLAIN_KEYS>(p);
 
   for (int i = threadIdx.x; i < PLAIN_QUERIES * p.dk; i += PLAIN_THREADS) {
     const int32_t row = first_query + i / p.dk;

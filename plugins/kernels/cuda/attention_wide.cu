@@ -11,6 +11,7 @@ namespace sige::cuda {
 namespace {
 
 constexpr int WARPS = 8;
+constexpr int SOON_KEYS = 2 * WIDE_KEYS;  // whose way into the L2 cache starts first of all
 constexpr int STEP = 32;  // channels of two products, loaded at once: heads are padded to a multiple
 constexpr int VALUE_LEADING = WIDE_SLICE + PAD;
 constexpr int SCORE_LEADING = WIDE_KEYS + PAD;
@@ -38,19 +39,26 @@ size_t shared_bytes(int32_t dk, int32_t queries, int32_t stages) {
 template <int LANES, int COUNT, typename RowOf>
 __device__ void load_rows(int32_t width, int32_t padded_width, bool wide, __half* to, int32_t leading,
                           const __half* any, const RowOf& row_of) {
-  const int lane = threadIdx.x % LANES;
+  constexpr int AT_ONCE = WARPS * 32 / LANES;
+  static_assert(COUNT % AT_ONCE == 0);
+  const int lane = threadIdx.x % LANES, first = threadIdx.x / LANES;
+  if (wide) {
 #pragma unroll
-  for (int i = threadIdx.x / LANES; i < COUNT; i += WARPS * 32 / LANES) {
-    const __half* const from = row_of(i);
-    __half* const row = to + i * leading;
-    if (wide) {
-#pragma unroll 2
+    for (int i = 0; i < COUNT; i += AT_ONCE) {
+      const __half* const from = row_of(first + i);
+#pragma unroll 1
       for (int c = lane * 8; c < padded_width; c += LANES * 8) {
         const bool valid = from && c < width;
-        copy_vector(valid ? from + c : any, row + c, valid);
+        copy_vector(valid ? from + c : any, to + (first + i) * leading + c, valid);
       }
-    } else {
-      for (int c = lane; c < padded_width; c += LANES) row[c] = from && c < width ? from[c] : __half(0.0f);
+    }
+  } else {
+#pragma unroll 1
+    for (int i = first; i < COUNT; i += AT_ONCE) {
+      const __half* const from = row_of(i);
+#pragma unroll 1
+      for (int c = lane; c < padded_width; c += LANES)
+        to[i * leading + c] = from && c < width ? from[c] : __half(0.0f);
     }
   }
 }
@@ -59,7 +67,7 @@ template <int M>  // times 16 queries
 __global__ void __launch_bounds__(WARPS * 32)
     attention_wide_kernel(const __grid_constant__ AttentionParameters p) {
   constexpr int QUERIES = M * 16;
-  const int32_t stages = p.stages;
+  const int32_t stages = p.stages, ahead = stages - 1;
   const int32_t depth = padded(p.dk), leading = depth + PAD;
   extern __shared__ __align__(16) unsigned char shared[];
   __half* const tiles = reinterpret_cast<__half*>(shared);
@@ -76,10 +84,10 @@ __global__ void __launch_bounds__(WARPS * 32)
   const int32_t head_index = blockIdx.y / p.slices, first_column = blockIdx.y % p.slices * p.slice;
   const int32_t columns = p.dv - first_column < p.slice ? p.dv - first_column : p.slice;
   const Head<__half> head(p, head_index);
-  const Range range = keys_of(p, WIDE_KEYS);
-  const int32_t ahead = range.last - range.first < WIDE_KEYS * 2 ? range.last : range.first + WIDE_KEYS * 2;
-  prefetch_rows(range.first, ahead, p.dk, [&](int32_t n) { return head.key(n, -1); });
-  prefetch_rows(range.first, ahead, columns, [&](int32_t n) { return head.value(n, -1) + first_column; });
+  const Range range = keys_of<WIDE_KEYS>(p);
+  const int32_t soon = range.last - range.first < SOON_KEYS ? range.last : range.first + SOON_KEYS;
+  prefetch_rows(range.first, soon, p.dk, [&](int32_t n) { return head.key(n, -1); });
+  prefetch_rows(range.first, soon, columns, [&](int32_t n) { return head.value(n, -1) + first_column; });
   release_successor();
 
   float sums[M][2][4] = {};                   // 16 queries, 2 tiles of 8 channels of the values
@@ -92,14 +100,15 @@ __global__ void __launch_bounds__(WARPS * 32)
   for (int32_t first = range.first; first < range.last; first += SEGMENT) {
     const int32_t last = range.last - first < SEGMENT ? range.last : first + SEGMENT;
     const int32_t count = (last - first + WIDE_KEYS - 1) / WIDE_KEYS;
-    const auto load = [&](int32_t t) {  // two groups of copies: the keys, the values
-      __half* const to = tiles + t % stages * stage_halves(leading);
-      load_rows<32, WIDE_KEYS>(p.dk, depth, p.wide_k, to, leading, head.base_keys, [&](int i) {
+    // Two groups of copies: the keys, the values; empty ones behind the last tile. Called in one place: its code is long.
+    const auto load = [&](int32_t t) {
+      __half* const to = tiles + (t & ahead) * stage_halves(leading);
+      if (t < count) load_rows<32, WIDE_KEYS>(p.dk, depth, p.wide_k, to, leading, head.base_keys, [&](int i) {
         const int32_t at = t * WIDE_KEYS + i;
         return first + at < last ? head.key(first + at, overlay[at]) : nullptr;
       });
       copies_commit();
-      load_rows<16, WIDE_KEYS>(columns, WIDE_SLICE, p.wide_v, to + WIDE_KEYS * leading, VALUE_LEADING,
+      if (t < count) load_rows<16, WIDE_KEYS>(columns, WIDE_SLICE, p.wide_v, to + WIDE_KEYS * leading, VALUE_LEADING,
                                head.base_values, [&](int i) {
         const int32_t at = t * WIDE_KEYS + i;
         return first + at < last ? head.value(first + at, overlay[at]) + first_column : nullptr;
@@ -115,20 +124,19 @@ __global__ void __launch_bounds__(WARPS * 32)
         return first_query + i < p.fresh ? head.query(first_query + i) : nullptr;
       });
     }
-    load(0);
 
-    for (int32_t t = 0; t < count; ++t) {
-      const __half* const keys = tiles + t % stages * stage_halves(leading);
+    for (int32_t t = -ahead; t < count; ++t) {
+      if (t > 0) __syncthreads();  // the tile before is done
+      load(t + ahead);
+      if (t < 0) continue;
+      const __half* const keys = tiles + (t & ahead) * stage_halves(leading);
       const __half* const values = keys + WIDE_KEYS * leading;
-      copies_wait<1>();
-      __syncthreads();  // the keys are there, and the tile before is done
-      const bool early = stages > 1 && t + 1 < count;
-      if (early) {
-        load(t + 1);
-      } else {  // empty groups, so that the numbers of groups to wait for stay the same
-        copies_commit();
-        copies_commit();
+      if (ahead) {
+        copies_wait<3>();
+      } else {
+        copies_wait<1>();
       }
+      __syncthreads();  // the keys are there
 
       float products[M][2][4] = {};
       const __half* const left = queries + lane % 16 * leading + lane / 16 * 8;
@@ -171,7 +179,11 @@ __global__ void __launch_bounds__(WARPS * 32)
         weights[row * SCORE_LEADING + lane] = __float2half_rn(weight);
         if (lane == 0) shrinks[row] = shrink;
       }
-      copies_wait<2>();
+      if (ahead) {
+        copies_wait<2>();
+      } else {
+        copies_wait<0>();
+      }
       __syncthreads();  // the weights and the values are there
 
       if (warp * 16 < columns) {
@@ -195,10 +207,6 @@ __global__ void __launch_bounds__(WARPS * 32)
             mma(sums[m][1], a, b[2], b[3]);
           }
         }
-      }
-      if (!early && t + 1 < count) {
-        __syncthreads();  // the only stage is free again
-        load(t + 1);
       }
     }
   }

@@ -71,6 +71,26 @@ __device__ inline void release_successor() {
 #endif
 }
 
+// What this block wrote to its shared memory can be read by its cluster once all blocks have come here. Unlike the barrier
+// of cooperative groups it does not wait until writes to device memory have arrived (MEMBAR.ALL.GPU).
+__device__ inline void cluster_publish() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile(
+      "fence.release.sync_restrict::shared::cta.cluster;\n\t"
+      "barrier.cluster.arrive.relaxed;\n\t"
+      "barrier.cluster.wait.acquire;\n\t"
+      "fence.acquire.sync_restrict::shared::cluster.cluster;" ::
+          : "memory");
+#endif
+}
+
+// No block passes before all have read what they wanted of the others' shared memory.
+__device__ inline void cluster_leave() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.relaxed;\n\tbarrier.cluster.wait;" ::: "memory");
+#endif
+}
+
 // 16 bytes from device to shared memory, or zeros; there after copies_wait.
 __device__ inline void copy_vector(const __half* from, __half* to, bool valid) {
 #if __CUDA_ARCH__ >= 800
