@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(THREADS) depthwise_kernel(const __grid_constan
 static sige_status depthwise(const sige_conv_args& a, cudaStream_t stream) {
   const sige_source& s = a.source;
   const bool wide = aligned16(s) && aligned16(a) && aligned(a.weight, 16);
-  return with_vector(s.dtype, s.channels, wide, [&](auto type, auto size) {
+  return with_vector(s.dtype, source_width(s), wide, [&](auto type, auto size) {
     using T = decltype(type);
     constexpr int N = decltype(size)::value;
     const int64_t count = int64_t{s.batch} * s.targets * (s.channels / N);
@@ -107,7 +107,7 @@ static sige_status depthwise(const sige_conv_args& a, cudaStream_t stream) {
 
 // Rows that are read as they lie need no gather.
 static bool reads_rows(const sige_conv_args& a) {
-  return !a.source.table && !transforms(a.source) && a.group == 1 && !seeds_output(a) && aligned(a.source.rows, 16);
+  return !a.source.table && !a.source.rows_2 && !transforms(a.source) && a.group == 1 && !seeds_output(a) && aligned(a.source.rows, 16);
 }
 
 static size_t gathered_bytes(const sige_conv_args& a) {

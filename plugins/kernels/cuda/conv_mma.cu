@@ -184,15 +184,15 @@ class Group {
   }
 
   __device__ void load_left(int stage, int tap, int channel) {
-    if (tap != left_tap_) {
-      left_tap_ = tap;
+    const bool second = channel >= p_.source.split;
+    if (const int key = 2 * tap + second; key != left_key_) {
+      left_key_ = key;
 #pragma unroll
       for (int j = 0; j < S::LEFT_VECTORS; ++j) {
         const int32_t place = places_[tap * S::ROWS + left_row(j)];
-        left_[j] = place >= 0 ? p_.source.rows + image_ * p_.source.rows_stride + int64_t{place} * p_.source.channels
-                   : place == PADDING
-                       ? nullptr
-                       : p_.source.base + image_ * p_.source.base_stride + int64_t{-2 - place} * p_.source.channels;
+        left_[j] = place >= 0         ? p_.source.row(image_, place, second)
+                   : place == PADDING ? nullptr
+                                      : p_.source.pixel(image_, -2 - place, second);
       }
     }
     __half* to = tiles_ + stage * (S::LEFT + S::RIGHT) + left_column_;
@@ -283,11 +283,11 @@ class Group {
   const Parameters& p_;
   __half* tiles_;
   const int32_t* places_;
-  int thread_, right_tile_, right_row_, left_column_, left_tap_ = -1;
+  int thread_, right_tile_, right_row_, left_column_, left_key_ = -1;
   int32_t image_;
   bool right_valid_;
   const __half* right_;                    // this thread's first vector of the weight's first stage
-  const __half* left_[S::LEFT_VECTORS];    // pixels that it copies for the tap; null for padding
+  const __half* left_[S::LEFT_VECTORS];    // pixels that it copies for a tap and source; null for padding
   Halves scale_, shift_;
 };
 
@@ -386,6 +386,7 @@ __device__ void finish(const Parameters& p, unsigned char* shared, const Inbox& 
   Epilogue epilogue;
   if (blocks > 1 && threadIdx.x < share) epilogue.load<S>(p, rank * share + threadIdx.x);
   __syncthreads();
+  if (blocks > 1) cluster_wait();  // all have started, and expect
   for (int i = threadIdx.x; i < S::VECTORS; i += S::THREADS) {
     if (blocks == 1) epilogue.load<S>(p, i);
     const float* tile = reinterpret_cast<const float*>(shared) + i / (S::COLUMNS / 8) * S::SUM_STRIDE +
@@ -449,7 +450,6 @@ __global__ void __launch_bounds__(S::THREADS) conv_mma_kernel(const __grid_const
   resolve<S>(p, reinterpret_cast<int32_t*>(shared + S::FIXED_BYTES));
   release_successor();
   __syncthreads();
-  if (gridDim.z > 1) cluster_wait();  // all have started, and expect
   wait_for_predecessor();
 #pragma unroll
   for (int stage = 0; stage < S::STAGES - 1; ++stage) {
@@ -546,7 +546,8 @@ bool runs_on_mma(const sige_conv_args& a) {
   const sige_source& s = a.source;
   const int64_t rows = s.targets <= 16 ? 16 : 32, tiles = s.batch * ((s.targets + rows - 1) / rows) * ((a.outputs + 63) / 64);
   return s.dtype == SIGE_FLOAT16 && a.group == 1 && s.channels % 4 == 0 && a.outputs % 8 == 0 && s.taps <= MAX_TAPS &&
-         aligned16(s) && tiles * s.taps * ((s.channels + DEPTH - 1) / DEPTH) <= MAX_WORK;
+         aligned16(s) && (!s.channels_2 || (s.channels - s.channels_2) % DEPTH == 0) &&
+         tiles * s.taps * ((s.channels + DEPTH - 1) / DEPTH) <= MAX_WORK;
 }
 
 sige_status launch_conv_mma(const sige_conv_args& a, cudaStream_t stream) {

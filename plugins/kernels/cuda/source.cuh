@@ -1,6 +1,8 @@
 // Reading the virtual concatenation [fresh rows | halo | padding] of one call on the device.
 #pragma once
 
+#include <numeric>
+
 #include "device.cuh"
 
 namespace sige::cuda {
@@ -14,28 +16,41 @@ struct Source {
   const int32_t* table;
   const T* scale;
   const T* shift;
-  int64_t rows_stride, base_stride, scale_stride, shift_stride;  // from image to image
-  int32_t fresh, channels, activation;
+  const T* rows_2;
+  const T* base_2;
+  int64_t scale_stride, shift_stride;  // from image to image
+  int32_t fresh, pixels, channels, split, activation;  // channels from `split` on are of rows_2 and base_2
   float alpha;
 
   explicit Source(const sige_source& s)
       : rows(static_cast<const T*>(s.rows)), base(static_cast<const T*>(s.base)), halo(s.halo), table(s.table),
         scale(static_cast<const T*>(s.scale)), shift(static_cast<const T*>(s.shift)),
-        rows_stride(int64_t{s.fresh} * s.channels), base_stride(int64_t{s.pixels} * s.channels),
+        rows_2(static_cast<const T*>(s.rows_2)), base_2(static_cast<const T*>(s.base_2)),
         scale_stride(s.scale_batch > 1 ? s.channels : 0), shift_stride(s.shift_batch > 1 ? s.channels : 0),
-        fresh(s.fresh), channels(s.channels), activation(s.activation), alpha(s.alpha) {}
+        fresh(s.fresh), pixels(s.pixels), channels(s.channels), split(s.channels - s.channels_2), activation(s.activation), alpha(s.alpha) {}
 
   // Where tap `tap` of target `target` reads.
   __device__ int32_t entry(int64_t target, int32_t tap, int32_t taps) const {
     return table ? table[target * taps + tap] : static_cast<int32_t>(target);
   }
 
+  // Where channel 0 of a fresh row or of a base pixel of image `b` is, or would be: to be used for channels below `split`
+  // (`second` false) or from it on.
+  __device__ const T* row(int32_t b, int32_t index, bool second) const {
+    const int64_t at = int64_t{b} * fresh + index;
+    return second ? rows_2 + at * (channels - split) - split : rows + at * split;
+  }
+  __device__ const T* pixel(int32_t b, int32_t index, bool second) const {
+    const int64_t at = int64_t{b} * pixels + index;
+    return second ? base_2 + at * (channels - split) - split : base + at * split;
+  }
+
   // Channels [channel, channel + N) of pixel `index` (not padding) of image `b`, as they are.
   template <int N>
   __device__ Pack<T, N> load(int32_t b, int32_t index, int32_t channel) const {
-    const T* pixel = index < fresh ? rows + b * rows_stride + int64_t{index} * channels
-                                   : base + b * base_stride + int64_t{halo[index - fresh]} * channels;
-    return *reinterpret_cast<const Pack<T, N>*>(pixel + channel);
+    const bool second = channel >= split;
+    const T* from = index < fresh ? row(b, index, second) : pixel(b, halo[index - fresh], second);
+    return *reinterpret_cast<const Pack<T, N>*>(from + channel);
   }
 
   // The same after affine and activation.
@@ -113,8 +128,12 @@ struct Addends {
 };
 
 inline bool aligned16(const sige_source& s) {
-  return aligned(s.rows, 16) && aligned(s.base, 16) && aligned(s.scale, 16) && aligned(s.shift, 16);
+  return aligned(s.rows, 16) && aligned(s.base, 16) && aligned(s.rows_2, 16) && aligned(s.base_2, 16) &&
+         aligned(s.scale, 16) && aligned(s.shift, 16);
 }
+
+// The largest vector of channels that belongs to one source has this many, or a divisor of it.
+inline int64_t source_width(const sige_source& s) { return std::gcd(s.channels - s.channels_2, s.channels_2); }
 
 inline bool aligned16(const sige_conv_args& a) {
   return aligned(a.bias, 16) && aligned(a.embedding, 16) && aligned(a.multiplier, 16) && aligned(a.residual, 16) &&
