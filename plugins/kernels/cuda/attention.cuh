@@ -64,7 +64,8 @@ __device__ Range keys_of(const AttentionParameters& p) {
   const uint32_t tiles = (p.pixels + TILE - 1) / TILE, shift = __ffs(p.splits) - 1;
   static_assert(TILE >= MAX_SPLITS, "(split + 1) * tiles has 32 bits");
   const uint32_t last = (tiles * (blockIdx.z + 1) >> shift) * TILE, pixels = p.pixels;
-  return {static_cast<int32_t>((tiles * blockIdx.z >> shift) * TILE), static_cast<int32_t>(last < pixels ? last : pixels)};
+  const uint32_t first = (tiles * blockIdx.z >> shift) * TILE;
+  return {static_cast<int32_t>(first), static_cast<int32_t>(last < pixels ? last : pixels)};
 }
 
 // overlay[n - first] becomes the fresh row of pixel n or -1, for n in [first, last), at most SEGMENT pixels. The whole

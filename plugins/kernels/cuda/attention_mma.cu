@@ -152,7 +152,8 @@ __global__ void __launch_bounds__(MMA_THREADS) attention_mma_kernel(const __grid
       for (int j = 0; j < KEYS / 16; ++j) {
         const uint32_t weights[4] = {
             to_halves(scores[2 * j][0], scores[2 * j][1]), to_halves(scores[2 * j][2], scores[2 * j][3]),
-            to_halves(scores[2 * j + 1][0], scores[2 * j + 1][1]), to_halves(scores[2 * j + 1][2], scores[2 * j + 1][3])};
+            to_halves(scores[2 * j + 1][0], scores[2 * j + 1][1]),
+            to_halves(scores[2 * j + 1][2], scores[2 * j + 1][3])};
 #pragma unroll
         for (int d = 0; d < D / 8; d += 2) {
           uint32_t right[4];

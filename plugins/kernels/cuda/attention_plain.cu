@@ -42,8 +42,10 @@ __global__ void __launch_bounds__(PLAIN_THREADS) attention_plain_kernel(const __
 
     float scores[WARP_QUERIES] = {};
     for (int32_t d = 0; d < p.dk; d += DEPTH) {
-      for (int i = warp; i < PLAIN_KEYS; i += PLAIN_THREADS / 32)
-        keys[i][lane] = i < valid && d + lane < p.dk ? to_float(head.key(first_key + i, overlay[place + i])[d + lane]) : 0.0f;
+      for (int i = warp; i < PLAIN_KEYS; i += PLAIN_THREADS / 32) {
+        const bool real = i < valid && d + lane < p.dk;
+        keys[i][lane] = real ? to_float(head.key(first_key + i, overlay[place + i])[d + lane]) : 0.0f;
+      }
       __syncthreads();
       const int32_t depth = p.dk - d < DEPTH ? p.dk - d : DEPTH;
       for (int32_t c = 0; c < depth; ++c)

@@ -100,7 +100,8 @@ __global__ void __launch_bounds__(WARPS * 32)
   for (int32_t first = range.first; first < range.last; first += SEGMENT) {
     const int32_t last = range.last - first < SEGMENT ? range.last : first + SEGMENT;
     const int32_t count = (last - first + WIDE_KEYS - 1) / WIDE_KEYS;
-    // Two groups of copies: the keys, the values; empty ones behind the last tile. Called in one place: its code is long.
+    // Two groups of copies: the keys, the values; empty ones behind the last tile. Called in one place, since its code
+    // is long.
     const auto load = [&](int32_t t) {
       __half* const to = tiles + (t & ahead) * stage_halves(leading);
       if (t < count) load_rows<32, WIDE_KEYS>(p.dk, depth, p.wide_k, to, leading, head.base_keys, [&](int i) {
