@@ -74,7 +74,8 @@ int32_t splits_of(const sige_attention_args& a, const Choice& choice, const Mach
   int32_t best = 1;
   int64_t least = tiles * blocks_for(blocks, resident) * choice.tile_time;
   for (int32_t splits = 2; splits <= most && splits <= tiles && blocks * splits <= MOST_BLOCKS; splits *= 2) {
-    const int64_t time = blocks_for(tiles, splits) * blocks_for(blocks * splits, resident) * choice.tile_time + exchange;
+    const int64_t waves = blocks_for(blocks * splits, resident);
+    const int64_t time = blocks_for(tiles, splits) * waves * choice.tile_time + exchange;
     if (time < least) {
       least = time;
       best = splits;

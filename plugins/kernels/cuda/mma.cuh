@@ -71,8 +71,8 @@ __device__ inline void release_successor() {
 #endif
 }
 
-// What this block wrote to its shared memory can be read by its cluster once all blocks have come here. Unlike the barrier
-// of cooperative groups it does not wait until writes to device memory have arrived (MEMBAR.ALL.GPU).
+// What this block wrote to its shared memory can be read by its cluster once all blocks have come here. Unlike the
+// barrier of cooperative groups it does not wait until writes to device memory have arrived (MEMBAR.ALL.GPU).
 __device__ inline void cluster_publish() {
 #if __CUDA_ARCH__ >= 900
   asm volatile(
