@@ -26,6 +26,9 @@ bool batch_of(int32_t value, int32_t batch) { return value == 1 || value == batc
 bool dtype(int32_t value) { return value == SIGE_FLOAT32 || value == SIGE_FLOAT16; }
 bool activation(int32_t value) { return value >= SIGE_IDENTITY && value <= SIGE_TANH; }
 
+// Two sources side by side; the pointers of an empty one mean nothing.
+bool two(const sige_source& s) { return s.channels_2 != 0; }
+
 // The pointer of an empty table means nothing.
 bool own_rows(const sige_source& s) { return !s.table && s.targets; }
 
@@ -33,6 +36,7 @@ bool sizes(const sige_source& s) {
   return dtype(s.dtype) && positive(s.batch) && count(s.fresh) && count(s.pixels) && count(s.halo_count) &&
          count(s.targets) && positive(s.taps) && positive(s.channels) && activation(s.activation) &&
          (!s.scale || batch_of(s.scale_batch, s.batch)) && (!s.shift || batch_of(s.shift_batch, s.batch)) &&
+         count(s.channels_2) && s.channels_2 < s.channels && (two(s) || (!s.rows_2 && !s.base_2)) &&
          int64_t{s.fresh} + s.halo_count <= INT32_MAX && (!s.table || positive(s.pixels)) &&
          (!own_rows(s) || (s.taps == 1 && s.targets == s.fresh && !s.pixels && !s.halo_count));
 }
@@ -40,7 +44,7 @@ bool sizes(const sige_source& s) {
 bool sizes(const sige_gather_args& a) {
   return sizes(a.source) && positive(a.phases) && a.source.channels % a.phases == 0 &&
          (int64_t{a.source.fresh} + a.source.halo_count) * a.phases <= INT32_MAX &&
-         (!own_rows(a.source) || a.phases == 1);
+         (a.phases == 1 || (!own_rows(a.source) && !two(a.source)));
 }
 
 bool sizes(const sige_conv_args& a) {
@@ -59,7 +63,9 @@ bool sizes(const sige_attention_args& a) {
 }
 
 bool pointers(const sige_source& s) {
-  return (s.rows || !s.fresh) && (!s.table || (s.base && (s.halo || !s.halo_count)));
+  const auto complete = [&](const void* rows, const void* base) { return (rows || !s.fresh) && (base || !s.table); };
+  return complete(s.rows, s.base) && (!two(s) || complete(s.rows_2, s.base_2)) &&
+         (!s.table || s.halo || !s.halo_count);
 }
 bool pointers(const sige_gather_args& a) { return pointers(a.source) && a.out; }
 bool pointers(const sige_conv_args& a) { return pointers(a.source) && a.weight && a.out; }

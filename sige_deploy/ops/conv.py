@@ -11,7 +11,16 @@ import numpy as np
 from sige_deploy.ops.activation import activation, activation_nodes
 from sige_deploy.ops.body import Body, Ref
 from sige_deploy.ops.checks import require, require_shape
-from sige_deploy.ops.gather import SOURCE, rows_nodes, source_nodes, source_overload, wide_taps
+from sige_deploy.ops.gather import (
+    SECOND,
+    SOURCE,
+    fresh_nodes,
+    rows_nodes,
+    side_by_side,
+    source_nodes,
+    source_overload,
+    wide_taps,
+)
 from sige_deploy.ops.signature import Signature
 
 if TYPE_CHECKING:
@@ -21,7 +30,7 @@ CONV = Signature(
     "Conv",
     inputs=(
         "rows", "base", "halo", "table", "weight", "bias", "scale", "shift", "embedding", "residual",
-        "multiplier",
+        "multiplier", "rows_2", "base_2",
     ),
     required=("rows", "weight"),
     output="convolved",
@@ -33,6 +42,7 @@ CONV = Signature(
         "alpha_out": 0.01,
     },
     together=SOURCE,
+    implied=SECOND,
 )  # fmt: skip
 
 
@@ -48,6 +58,8 @@ def conv(
     embedding: np.ndarray | None = None,
     residual: np.ndarray | None = None,
     multiplier: np.ndarray | None = None,
+    rows_2: np.ndarray | None = None,
+    base_2: np.ndarray | None = None,
     *,
     group: int = 1,
     activation_in: str = "identity",
@@ -57,12 +69,14 @@ def conv(
 ) -> np.ndarray:
     """activation_out((gathered @ weight + bias + embedding) * multiplier + residual); defined in docs/ops.md.
 
-    rows [B, P, Cin] and base [B, N, Cin] are float32 or float16; halo int32 [Q] and table int32 [R, K]; base,
-    halo and table are None where every target reads its own row (R = P, K = 1); weight [K, Cin/group, Cout];
-    bias [Cout]; scale and shift [B or 1, 1, Cin]; embedding [B or 1, 1, Cout]; residual and multiplier
-    [B, R, Cout]. Returns [B, R, Cout] in the dtype of `rows`; accumulates in float64.
+    rows [B, P, C1] and base [B, N, C1] are float32 or float16, rows_2 [B, P, C2] and base_2 [B, N, C2] too,
+    Cin = C1 + C2; halo int32 [Q] and table int32 [R, K]; bases, halo and table are None where every target
+    reads its own row (R = P, K = 1); weight [K, Cin/group, Cout]; bias [Cout]; scale and shift
+    [B or 1, 1, Cin]; embedding [B or 1, 1, Cout]; residual and multiplier [B, R, Cout].
+    Returns [B, R, Cout] in the dtype of `rows`; accumulates in float64.
     Raises InputError for shapes, dtypes or indices that do not fit.
     """
+    rows, base = side_by_side(rows, base, rows_2, base_2, 1)
     taps = wide_taps(rows, base, halo, table, scale, shift, activation_in, alpha_in, 1, 0.0)
     batch, targets, kernel, channels = taps.shape
     outputs = weight.shape[-1]
@@ -101,7 +115,7 @@ def function_for(node: onnx_ir.Node) -> onnx_ir.Function:
     if body.has("table"):
         x = source_nodes(body, "activation_in", "alpha_in", 0.0)
     else:
-        x = rows_nodes(body, body.input("rows"), "activation_in", "alpha_in")
+        x = rows_nodes(body, fresh_nodes(body), "activation_in", "alpha_in")
     grouping = _grouping(body)
     y = {"": _plain, "depthwise": _depthwise, "group": _grouped}[grouping](body, x)
 

@@ -1,6 +1,6 @@
 """Gather: neighbourhoods of active pixels, out of fresh rows and the base; fused affine and activation.
 
-Without a table it is the affine and the activation of rows."""
+Without a table it is the affine and the activation of rows. The source may be two side by side."""
 
 from __future__ import annotations
 
@@ -21,13 +21,17 @@ if TYPE_CHECKING:
 SOURCE = ("base", "halo", "table")
 """What Gather and Conv need to read neighbours; without these inputs every target reads its own row."""
 
+SECOND = {"base_2": ("rows_2", "base")}
+"""The base of a second source is there exactly if that source is, and neighbours are read."""
+
 GATHER = Signature(
     "Gather",
-    inputs=("rows", "base", "halo", "table", "scale", "shift"),
+    inputs=("rows", "base", "halo", "table", "scale", "shift", "rows_2", "base_2"),
     required=("rows",),
     output="neighbourhoods",
     attributes={"activation": "identity", "alpha": 0.01, "phases": 1, "pad_value": 0.0},
     together=SOURCE,
+    implied=SECOND,
 )
 
 
@@ -38,6 +42,8 @@ def gather(
     table: np.ndarray | None = None,
     scale: np.ndarray | None = None,
     shift: np.ndarray | None = None,
+    rows_2: np.ndarray | None = None,
+    base_2: np.ndarray | None = None,
     *,
     activation: str = "identity",
     alpha: float = 0.01,
@@ -48,13 +54,42 @@ def gather(
 
     Without base, halo and table: every target pixel's own row, so R = P and K = 1.
 
-    rows [B, P, C] and base [B, N, C] are float32 or float16; halo int32 [Q] and table int32 [R, K]; scale and
-    shift [B or 1, 1, C]. Returns [B, R, K * (C / phases)] in the dtype of `rows`.
+    rows [B, P, C1] and base [B, N, C1] are float32 or float16, rows_2 [B, P, C2] and base_2 [B, N, C2] too,
+    C = C1 + C2; halo int32 [Q] and table int32 [R, K]; scale and shift [B or 1, 1, C].
+    Returns [B, R, K * (C / phases)] in the dtype of `rows`.
     Raises InputError for shapes, dtypes or indices that do not fit.
     """
+    rows, base = side_by_side(rows, base, rows_2, base_2, phases)
     taps = wide_taps(rows, base, halo, table, scale, shift, activation, alpha, phases, pad_value)
     batch, targets, kernel, channels = taps.shape
     return taps.reshape(batch, targets, kernel * channels).astype(rows.dtype)
+
+
+def side_by_side(
+    rows: np.ndarray,
+    base: np.ndarray | None,
+    rows_2: np.ndarray | None,
+    base_2: np.ndarray | None,
+    phases: int,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Rows and base of all channels of the source: those of the first, followed by those of the second."""
+    require(
+        (base_2 is None) == (rows_2 is None or base is None),
+        "base_2 is given exactly if rows_2 and base are.",
+    )
+    if rows_2 is None:
+        return rows, base
+    require(phases == 1, f"phases must be 1 with two sources, got {phases}.")
+    require_rows("rows", rows)
+    require_rows("rows_2", rows_2)
+    require_shape("rows_2", rows_2, rows, (*rows.shape[:2], rows_2.shape[2]))
+    wide = np.concatenate([rows, rows_2], axis=2)
+    if base is None or base_2 is None:
+        return wide, base
+    require_rows("base", base)
+    for name, array, own in (("base", base, rows), ("base_2", base_2, rows_2)):
+        require_shape(name, array, rows, (rows.shape[0], base.shape[1], own.shape[2]))
+    return wide, np.concatenate([base, base_2], axis=2)
 
 
 def wide_taps(
@@ -113,10 +148,12 @@ def function_for(node: onnx_ir.Node) -> onnx_ir.Function:
     if not body.has("table"):
         if phased:
             raise ExportError(f"sige::Gather needs a table where it has phases (node {node.name!r}).")
-        x = rows_nodes(body, body.input("rows"), "activation", "alpha")
+        x = rows_nodes(body, fresh_nodes(body), "activation", "alpha")
         return body.close(body.op("Identity", x) if x is body.input("rows") else x, overload)
+    if phased and body.has("rows_2"):
+        raise ExportError(f"sige::Gather takes no rows_2 where it has phases (node {node.name!r}).")
     x = source_nodes(body, "activation", "alpha", Ref("pad_value"))
-    channels = body.dim(body.input("base"), 2)
+    channels = channel_nodes(body)
     if phased:
         phases = body.integer(Ref("phases"))
         channels = body.op("Div", channels, phases)
@@ -133,9 +170,12 @@ def source_nodes(body: Body, activation: str, alpha: str, pad_value: float | Ref
     Only the halo pixels are read out of the base. The padding row is last, where a table's -1 points.
     `activation` and `alpha` are names of the op's attributes.
     """
-    base = body.input("base")
-    parts = [body.input("rows"), body.op("Gather", base, body.input("halo"), axis=1)]
-    shape = body.op("Concat", body.dim(base, 0), body.integers(1), body.dim(base, 2), axis=0)
+    base, halo = body.input("base"), body.op("Gather", body.input("base"), body.input("halo"), axis=1)
+    if body.has("rows_2"):
+        halo_2 = body.op("Gather", body.input("base_2"), body.input("halo"), axis=1)
+        halo = body.op("Concat", halo, halo_2, axis=2)
+    parts = [fresh_nodes(body), halo]
+    shape = body.op("Concat", body.dim(base, 0), body.integers(1), channel_nodes(body), axis=0)
     padding = body.op("Expand", body.number(pad_value, base), shape)
 
     affine = body.has("scale") or body.has("shift")
@@ -143,6 +183,19 @@ def source_nodes(body: Body, activation: str, alpha: str, pad_value: float | Ref
         return body.op("Concat", *parts, padding, axis=1)
     x = rows_nodes(body, body.op("Concat", *parts, axis=1), activation, alpha)
     return body.op("Concat", x, padding, axis=1)
+
+
+def fresh_nodes(body: Body) -> onnx_ir.Value:
+    """The fresh rows of all channels."""
+    if not body.has("rows_2"):
+        return body.input("rows")
+    return body.op("Concat", body.input("rows"), body.input("rows_2"), axis=2)
+
+
+def channel_nodes(body: Body) -> onnx_ir.Value:
+    """Adds the number of channels of the source, int64 [1]."""
+    channels = body.dim(body.input("base"), 2)
+    return body.op("Add", channels, body.dim(body.input("base_2"), 2)) if body.has("rows_2") else channels
 
 
 def rows_nodes(body: Body, x: onnx_ir.Value, activation: str, alpha: str) -> onnx_ir.Value:
@@ -155,9 +208,10 @@ def rows_nodes(body: Body, x: onnx_ir.Value, activation: str, alpha: str) -> onn
 
 
 def source_overload(body: Body, activation: str) -> str:
-    """The part of an overload name for how the source is read, e.g. "affine_silu", "rows.silu", or ""."""
+    """The part of an overload name for how the source is read, e.g. "affine_silu", "rows.two.silu", or ""."""
     present = [name for name in ("scale", "shift") if body.has(name)]
     affine = "affine" if len(present) == 2 else "".join(present)
     name = body.attribute(activation)
     transform = "_".join(filter(None, (affine, "" if name == "identity" else name)))
-    return ".".join(filter(None, ("" if body.has("table") else "rows", transform)))
+    parts = ("" if body.has("table") else "rows", "two" if body.has("rows_2") else "", transform)
+    return ".".join(filter(None, parts))

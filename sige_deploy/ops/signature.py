@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sige_deploy.errors import ExportError
@@ -22,8 +22,8 @@ AttributeValue = str | int | float
 class Signature:
     """One op: input names in order, which of them every node has, attribute defaults.
 
-    Of the inputs in `together` a node has all or none. A default of type `type` (e.g. `int`) marks an
-    attribute that every node must set.
+    Of the inputs in `together` a node has all or none; it has an input of `implied` exactly if it has all of
+    those named there. A default of type `type` (e.g. `int`) marks an attribute that every node must set.
     """
 
     op_type: str
@@ -32,6 +32,7 @@ class Signature:
     output: str
     attributes: dict[str, AttributeValue | type]
     together: tuple[str, ...] = ()
+    implied: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def check(self, node: onnx_ir.Node) -> None:
         """Raises ExportError if `node` lacks an input or attribute, or sets one that the op does not have."""
@@ -56,6 +57,12 @@ class Signature:
                 f"{DOMAIN}::{self.op_type} takes {', '.join(self.together)} together or not at all, "
                 f"but node {node.name!r} has only some of them."
             )
+        for name, owners in self.implied.items():
+            if (name in present) != present.issuperset(owners):
+                raise ExportError(
+                    f"{DOMAIN}::{self.op_type} takes {name} exactly if it takes {' and '.join(owners)}, "
+                    f"which node {node.name!r} does not follow."
+                )
         for name in node.attributes:
             if name not in self.attributes:
                 raise ExportError(

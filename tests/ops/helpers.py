@@ -133,7 +133,7 @@ def model_of(
     given = {name: array for name, array in inputs.items() if array is not None}
     for name, array in given.items():
         weight = name in initializers
-        symbolic = {"rows": 1, "q": 1, "k": 1, "v": 1, "residual": 1, "multiplier": 1}
+        symbolic = {"rows": 1, "rows_2": 1, "q": 1, "k": 1, "v": 1, "residual": 1, "multiplier": 1}
         symbolic |= {"halo": 0, "table": 0, "active": 0}
         dims: list[int | str] = list(array.shape)
         if name in symbolic:
@@ -220,7 +220,7 @@ def gather_inputs(
     for seed, name in ((3, "scale"), (4, "shift")):
         if data.draw(st.booleans(), label=name):
             inputs[name] = random(seed, dtype, data.draw(st.sampled_from([1, batch])), 1, channels)
-    return inputs
+    return inputs if phases > 1 else two_sources(inputs, data.draw(st.integers(0, channels - 1), label="two"))
 
 
 def conv_inputs(
@@ -254,4 +254,16 @@ def conv_inputs(
     for seed, (name, shape) in enumerate(shapes.items(), 4):
         if data.draw(st.booleans(), label=name):
             inputs[name] = random(seed, dtype, *shape)
-    return inputs
+    return two_sources(inputs, data.draw(st.integers(0, channels - 1), label="two"))
+
+
+def two_sources(inputs: Mapping[str, np.ndarray | None], channels: int) -> dict[str, np.ndarray | None]:
+    """The same inputs, where the source's last `channels` channels are a second one; 0: one source."""
+    result = dict(inputs)
+    for name in ("rows", "base"):
+        whole = inputs.get(name)
+        if channels and whole is not None:
+            result[name], result[f"{name}_2"] = map(
+                np.ascontiguousarray, np.split(whole, [whole.shape[2] - channels], axis=2)
+            )
+    return result

@@ -168,6 +168,17 @@ def test_without_a_table_rows_are_multiplied_as_they_are(tmp_path: Path, group: 
     assert left == f"Mul Add Relu {expected} Add Mul Add".split()
 
 
+def test_bases_of_two_sources_are_not_copied(tmp_path: Path) -> None:
+    """Only their halo pixels are put side by side; channels of two sources need no more shape arithmetic."""
+    shapes = {"rows": (1, 3, 3), "base": (1, 16, 3), "rows_2": (1, 3, 5), "base_2": (1, 16, 5)}
+    inputs = {name: random(0, np.float32, *shape) for name, shape in shapes.items()}
+    inputs |= {"halo": np.arange(4, dtype=np.int32), "table": np.zeros((3, 9), np.int32)}
+    inputs |= {"weight": random(1, np.float32, 9, 8, 4), "shift": random(2, np.float32, 1, 1, 8)}
+    left = optimized_ops(model_of("Conv", inputs), str(tmp_path / "optimized.onnx"))
+    source = "Gather Gather Concat Concat Concat Add Concat"
+    assert sorted(left) == sorted(f"{source} Gather Reshape MatMul".split())
+
+
 def test_modulated_by_rows_is_torch() -> None:
     """SPADE's norm * (1 + gamma) + beta, gamma from a linear layer of rows."""
     inputs = {

@@ -22,8 +22,11 @@ from .helpers import (
     optimized_ops,
     random,
     run_function,
+    two_sources,
     windows,
 )
+
+ROWS_2, BASE_2 = np.zeros((1, 2, 3), np.float32), np.zeros((1, 4, 3), np.float32)
 
 
 @PROFILE
@@ -68,6 +71,24 @@ def test_rows_alone_are_only_transformed(tmp_path: Path) -> None:
     model = model_of("Gather", inputs, {"activation": "relu"}, initializers=())
     left = optimized_ops(model, str(tmp_path / "optimized.onnx"))
     assert left == ["Mul", "Add", "Relu"]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_two_sources_are_a_concatenation(dtype: type) -> None:
+    """Of rows, without a table; of rows and of bases, with one; the affine covers all channels."""
+    window = Window(4, 5)
+    active = np.array([0, 7, 8], np.int32)
+    halo, table = window.tables(active, active)
+    whole = {"rows": random(0, dtype, 2, 3, 5), "base": random(1, dtype, 2, 20, 5)}
+    around = {"halo": halo, "table": table}
+    affine = {"scale": random(2, dtype, 1, 1, 5), "shift": random(3, dtype, 2, 1, 5)}
+    for inputs in ({**whole, **around}, {"rows": whole["rows"]}):
+        parts = two_sources(inputs, 2)
+        np.testing.assert_array_equal(gather(**parts), gather(**inputs))
+        np.testing.assert_array_equal(run_function("Gather", parts), gather(**inputs))
+        expected = gather(**inputs, **affine, activation="relu")
+        np.testing.assert_array_equal(gather(**parts, **affine, activation="relu"), expected)
+        assert_close(run_function("Gather", parts | affine, {"activation": "relu"}), expected)
 
 
 def test_no_source_at_all_is_padding() -> None:
@@ -135,6 +156,13 @@ def test_phases_are_depth_to_space() -> None:
         ({"base": None, "halo": None, "table": None, "phases": 2}, "phases must be 1 without a table, got 2"),
         ({"phases": 3}, "phases must divide the 2 channels, got 3"),
         ({"activation": "swish"}, "no activation 'swish'"),
+        ({"rows_2": ROWS_2}, "base_2 is given exactly if rows_2 and base are"),
+        ({"base_2": BASE_2}, "base_2 is given exactly if rows_2 and base are"),
+        ({"rows_2": ROWS_2, "base_2": BASE_2, "phases": 2}, "phases must be 1 with two sources, got 2"),
+        ({"rows_2": ROWS_2, "base_2": BASE_2[:, 1:]}, r"base_2 must have shape \[1, 4, 3\], got \[1, 3, 3\]"),
+        ({"rows_2": ROWS_2[:, 1:], "base_2": BASE_2}, r"rows_2 must have shape \[1, 2, 3\], got \[1, 1, 3\]"),
+        ({"rows_2": np.float16(ROWS_2), "base_2": BASE_2}, "rows_2 must be float32 as the rows are"),
+        ({"rows_2": ROWS_2, "base_2": BASE_2, "base": BASE_2}, r"base must have shape \[1, 4, 2\]"),
     ],
 )
 def test_mistakes(change: dict, message: str) -> None:

@@ -143,9 +143,11 @@ def test_overload_decides_the_body() -> None:
         op_type: str, present: int, table: bool = True, **attributes: str | int | float
     ) -> ir.Function:
         signature = ops.SIGNATURES[op_type]
-        optional = [n for n in signature.inputs if n not in (*signature.required, *signature.together)]
+        fixed = {*signature.required, *signature.together, *signature.implied}
+        optional = [name for name in signature.inputs if name not in fixed]
         names = {name for bit, name in enumerate(optional) if present >> bit & 1}
         names |= {*signature.required, *(signature.together if table else ())}
+        names |= {name for name, owners in signature.implied.items() if names.issuperset(owners)}
         inputs = [ir.Value(name=name) if name in names else None for name in signature.inputs]
         return ops.function_for(ir.node(op_type, inputs, attributes, domain=ops.DOMAIN))
 
@@ -159,17 +161,18 @@ def test_overload_decides_the_body() -> None:
     variants = [
         variant("Conv", present, table, activation_in=activation, group=group)
         for present, table, activation, group in itertools.product(
-            range(64), (False, True), ("identity", "silu"), (1, 2, 4)
+            range(128), (False, True), ("identity", "silu"), (1, 2, 4)
         )
     ]
     variants += [variant("Conv", 1, activation_out=activation) for activation in ops.ACTIVATIONS]
     variants += [
         variant("Gather", present, activation=activation, phases=phases, pad_value=1.0)
-        for present, activation, phases in itertools.product(range(4), ops.ACTIVATIONS, (1, 2, 4))
+        for present, activation, phases in itertools.product(range(8), ops.ACTIVATIONS, (1, 2, 4))
+        if phases == 1 or present < 4
     ]
     variants += [
         variant("Gather", present, table=False, activation=activation, pad_value=pad_value)
-        for present, activation, pad_value in itertools.product(range(4), ops.ACTIVATIONS, (0.0, 1.0))
+        for present, activation, pad_value in itertools.product(range(8), ops.ACTIVATIONS, (0.0, 1.0))
     ]
     variants += [variant("Attention", 0, heads=heads, scale=s) for heads in (1, 8) for s in (0.0, 0.1, 0.2)]
     for function in variants:
@@ -192,6 +195,8 @@ def test_overload_names() -> None:
     addends = ["scale", "shift", "bias", "residual"]
     assert name([*source, *addends], activation_in="silu") == "affine_silu.bias.residual"
     assert name(addends, activation_in="silu") == "rows.affine_silu.bias.residual"
+    assert name([*source, "rows_2", "base_2", *addends], activation_in="silu").startswith("two.affine_silu.")
+    assert name(["rows_2", "bias"]) == "rows.two.bias"
     shifted = [*source, "shift", "embedding", "multiplier"]
     assert name(shifted, activation_out="relu", group=2) == "shift.embedding.multiplier.out_relu.group"
     assert name([*source, "bias"], activation_in="gelu", group=8) == "gelu.bias.depthwise"
@@ -219,6 +224,8 @@ def test_functions_declare_every_attribute() -> None:
         ("Gather", "sige", 4, {"activation": "swish"}, "no activation 'swish'"),
         ("Gather", "sige", 3, {}, "Gather takes base, halo, table together or not at all"),
         ("Gather", "sige", 1, {"phases": 2}, "Gather needs a table where it has phases"),
+        ("Gather", "sige", 8, {"phases": 2}, "Gather takes no rows_2 where it has phases"),
+        ("Gather", "sige", 7, {}, "Gather takes base_2 exactly if it takes rows_2 and base, which node"),
     ],
 )
 def test_invalid_nodes(op_type: str, domain: str, inputs: int, attributes: dict, message: str) -> None:
