@@ -17,7 +17,7 @@ static sige_conv_args weight_args(const Tensor& weight, int32_t group, sige_dtyp
 
 Conv::Conv(const Ort::ConstKernelInfo& info, const Target& target)
     : Kernel(info, target),
-      has_table_(has_table(info)),
+      sources_(info, 6, 11),
       group_(to_int32(attribute<int64_t>(info, "group", 1), "group")),
       activation_in_(activation(info, "activation_in")),
       activation_out_(activation(info, "activation_out")),
@@ -44,7 +44,7 @@ Conv::Conv(const Ort::ConstKernelInfo& info, const Target& target)
 
 void Conv::run(Call& call) const {
   sige_conv_args args{};
-  args.source = source(call, target_, has_table_, 6, 7, activation_in_, alpha_in_);
+  args.source = source(call, target_, sources_, activation_in_, alpha_in_);
   const sige_source& s = args.source;
   const Tensor weight = call.input(WEIGHT, {s.taps, s.channels / group_, ANY});
   const int64_t outputs = weight.shape[2];

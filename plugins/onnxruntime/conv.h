@@ -14,7 +14,7 @@ class Conv : Kernel {
   static constexpr Input INPUTS[] = {
       ROWS, BASE, HALO, TABLE, {"weight", Type::VALUES, true}, {"bias", Type::VALUES, false}, SCALE, SHIFT,
       {"embedding", Type::VALUES, false}, {"residual", Type::VALUES, false},
-      {"multiplier", Type::VALUES, false}};
+      {"multiplier", Type::VALUES, false}, ROWS_2, BASE_2};
 
   Conv(const Ort::ConstKernelInfo& info, const Target& target);
   void run(Call& call) const;
@@ -22,7 +22,7 @@ class Conv : Kernel {
  private:
   static constexpr size_t WEIGHT = 4;
 
-  bool has_table_;
+  Sources sources_;
   int32_t group_;
   sige_activation activation_in_, activation_out_;
   float alpha_in_, alpha_out_;

@@ -7,13 +7,13 @@ namespace sige::ort {
 class Gather : Kernel {
  public:
   static constexpr const char* NAME = "Gather";
-  static constexpr Input INPUTS[] = {ROWS, BASE, HALO, TABLE, SCALE, SHIFT};
+  static constexpr Input INPUTS[] = {ROWS, BASE, HALO, TABLE, SCALE, SHIFT, ROWS_2, BASE_2};
 
   Gather(const Ort::ConstKernelInfo& info, const Target& target);
   void run(Call& call) const;
 
  private:
-  bool has_table_;
+  Sources sources_;
   sige_activation activation_;
   float alpha_;
   int32_t phases_;

@@ -40,10 +40,10 @@ def execution(
 
 def gather(kernels: Kernels, inputs: Mapping[str, Any], threads: int = 1, **attributes: Any) -> np.ndarray:
     """Gather."""
-    batch, fresh, channels = inputs["rows"].shape
+    batch, fresh, _ = inputs["rows"].shape
     table = inputs.get("table")
     targets, taps = (fresh, 1) if table is None else table.shape
-    width = taps * channels // attributes.get("phases", 1)
+    width = taps * library.source_channels(inputs) // attributes.get("phases", 1)
     out = poisoned(inputs["rows"].dtype, batch, targets, width)
     return _run(kernels, "gather", library.gather_args(inputs, attributes, out), out, threads)
 

@@ -68,7 +68,8 @@ def shape_of(op: str, inputs: Inputs, attributes: Mapping[str, Any]) -> tuple[in
         return tuple(inputs["base"].shape)
     if op == "attention":
         return (*inputs["q"].shape[:2], inputs["v"].shape[2])
-    batch, fresh, channels = inputs["rows"].shape
+    batch, fresh, _ = inputs["rows"].shape
+    channels = library.source_channels(inputs)
     targets, taps = inputs["table"].shape if "table" in inputs else (fresh, 1)
     width = inputs["weight"].shape[2] if op == "conv" else taps * channels // attributes.get("phases", 1)
     return batch, targets, width

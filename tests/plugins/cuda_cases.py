@@ -13,6 +13,9 @@ CHANNELS = (3, 36, 128, 512, 1280)
 ROWS = (0, 1, 2, 8, 15, 16, 17, 63, 64, 65, 120, 128, 129, 257, 784, 2048, 4099)
 """Without a table: none, few and many rows, and numbers around the sizes of tiles."""
 
+SPLITS = ((512, 256), (256, 128), (128, 128), (256, 512), (3, 5), (8, 4), (64, 1), (36, 64), (128, 12))
+"""Channels of two sources: of skips, and such that vectors of either, of both or of none fit."""
+
 Case = tuple[dict[str, torch.Tensor], dict[str, Any]]
 
 
@@ -124,6 +127,32 @@ class Draw:
             "alpha_out": 0.3,
         }
         return inputs, attributes
+
+    def two_sources(self, case: Case, first: int) -> Case:
+        """The same case, where the source's channels after the first ones are a second one."""
+        inputs, attributes = dict(case[0]), case[1]
+        for name in ("rows", "base"):
+            if name in inputs:
+                whole = inputs[name]
+                inputs[name], inputs[f"{name}_2"] = whole[..., :first].clone(), whole[..., first:].clone()
+        return inputs, attributes
+
+    def gather_two(self, dtype: torch.dtype) -> Case:
+        first, second = self.pick(*SPLITS)
+        attributes = {"activation": self.pick("identity", *ACTIVATIONS), "alpha": 0.2, "pad_value": 1.5}
+        source = self.pick(self.source, self.source, self.own_rows)
+        return self.two_sources((source(dtype, first + second), attributes), first)
+
+    def conv_two(self, dtype: torch.dtype) -> Case:
+        kind = self.pick("plain", "plain", "plain", "rows", "rows", "grouped", "depthwise")
+        first, second = self.pick(*SPLITS)
+        channels = first + second
+        group = {"grouped": 4 if channels % 4 == 0 else channels, "depthwise": channels}.get(kind, 1)
+        outputs = channels if kind == "depthwise" else group * self.pick(1, 8, 32)
+        if group == 1:
+            outputs = self.pick(8, 40, 128, 256, 512)
+        inputs = self.own_rows(dtype, channels) if kind == "rows" else self.source(dtype, channels)
+        return self.two_sources(self.convolved(inputs, group, outputs), first)
 
     def scatter(self, dtype: torch.dtype) -> Case:
         batch, pixels, channels = self.pick(1, 2), self.random.randint(1, 200), self.pick(1, 3, 8, 64)

@@ -103,9 +103,16 @@ def chains(device: Device, dtype: torch.dtype) -> bool:
     for link in range(links):
         taps = 9 if link % 3 else 1
         inputs = {"rows": memory[link % 2]} | (neighbours if taps == 9 else {})
-        inputs["weight"] = draw.values(dtype, taps, channels, channels) * (taps * channels) ** -0.5
+        depth = channels
+        if link % 4 == 1:
+            inputs["rows_2"], depth = memory[link % 2], 2 * channels
+            inputs |= {"base_2": draw.values(dtype, batch, 64, channels)} if taps == 9 else {}
+        inputs["weight"] = draw.values(dtype, taps, depth, channels) * (taps * depth) ** -0.5
         if link % 2:
-            inputs |= {"shift": ones[:1, :1], "residual": memory[link % 2]}
+            inputs |= {
+                "shift": torch.ones_like(draw.values(dtype, 1, 1, depth)),
+                "residual": memory[link % 2],
+            }
         else:
             inputs |= {"multiplier": ones}
         attributes = {"activation_in": "silu" if link % 2 else "identity"}
@@ -159,7 +166,16 @@ def main() -> int:
     options = parser.parse_args()
     device = Device(Kernels(options.library.resolve()))
     failures = 0
-    for draws in ("gather", "gather_own_rows", "conv", "conv_own_rows", "scatter", "attention"):
+    for draws in (
+        "gather",
+        "gather_own_rows",
+        "gather_two",
+        "conv",
+        "conv_own_rows",
+        "conv_two",
+        "scatter",
+        "attention",
+    ):
         op = draws.partition("_")[0]
         for dtype in TOLERANCE:
             worst, failed = 0.0, 0

@@ -28,8 +28,12 @@ def _activate(name: str, x: torch.Tensor, alpha: float) -> torch.Tensor:
 def _taps(inputs: Inputs, activation: str, alpha: float, phases: int, pad_value: float) -> torch.Tensor:
     """[B, R, K, C / phases]."""
     table = inputs.get("table")
-    rows = inputs["rows"]
-    x = (rows if table is None else torch.cat([rows, inputs["base"][:, inputs["halo"].long()]], 1)).double()
+    parts = []
+    for rows, base in (("rows", "base"), ("rows_2", "base_2")):
+        if rows in inputs:
+            halo = [] if table is None else [inputs[base][:, inputs["halo"].long()]]
+            parts.append(torch.cat([inputs[rows], *halo], 1))
+    x = torch.cat(parts, 2).double()
     if "scale" in inputs:
         x = x * inputs["scale"].double()
     if "shift" in inputs:

@@ -9,7 +9,7 @@ from typing import Any
 
 ACTIVATIONS = ("identity", "relu", "leaky_relu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh")
 CPU, CUDA = 0, 1
-API_VERSION = 2
+API_VERSION = 3
 ALIGNMENT = 256
 
 _INT, _FLOAT, _POINTER = ctypes.c_int32, ctypes.c_float, ctypes.c_void_p
@@ -30,7 +30,7 @@ Execution = _struct(
 Source = _struct(
     "Source",
     "p rows p base p halo p table p scale p shift i dtype i batch i fresh i pixels i halo_count i targets "
-    "i taps i channels i scale_batch i shift_batch i activation f alpha",
+    "i taps i channels i scale_batch i shift_batch i activation f alpha p rows_2 p base_2 i channels_2",
 )
 GatherArgs = _struct("GatherArgs", "source source i phases f pad_value p out", source=Source)
 ConvArgs = _struct(
@@ -71,13 +71,19 @@ def _source(inputs: Mapping[str, Any], activation: str, alpha: float) -> ctypes.
     rows, base, halo, table = (inputs.get(name) for name in ("rows", "base", "halo", "table"))
     assert rows is not None
     sizes = (0, 0, rows.shape[1], 1) if table is None else (base.shape[1], halo.shape[0], *table.shape)
-    scale, shift = inputs.get("scale"), inputs.get("shift")
+    scale, shift, rows_2, base_2 = (inputs.get(name) for name in ("scale", "shift", "rows_2", "base_2"))
+    channels_2 = 0 if rows_2 is None else rows_2.shape[2]
     return Source(
         *(pointer(array) for array in (rows, base, halo, table, scale, shift)),
-        _dtype(rows), rows.shape[0], rows.shape[1], *sizes, rows.shape[2],
+        _dtype(rows), rows.shape[0], rows.shape[1], *sizes, rows.shape[2] + channels_2,
         1 if scale is None else scale.shape[0], 1 if shift is None else shift.shape[0],
-        ACTIVATIONS.index(activation), alpha,
+        ACTIVATIONS.index(activation), alpha, pointer(rows_2), pointer(base_2), channels_2,
     )  # fmt: skip
+
+
+def source_channels(inputs: Mapping[str, Any]) -> int:
+    """The number of channels that a Gather or Conv reads."""
+    return sum(inputs[name].shape[2] for name in ("rows", "rows_2") if inputs.get(name) is not None)
 
 
 def gather_args(inputs: Mapping[str, Any], attributes: Mapping[str, Any], out: Any) -> ctypes.Structure:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ops.helpers import random
+from ops.helpers import random, two_sources
 
 from . import cpu, library
 from .library import CPU, KernelError, Kernels
@@ -57,6 +57,17 @@ def test_invalid_sources(kernels: Kernels, field: str, value: int | None) -> Non
     assert status_of(kernels, args, cpu.allocate(4096)) == INVALID
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("channels_2", 4), ("channels_2", 0), ("channels_2", -1), ("rows_2", None), ("base_2", None)],
+)
+def test_invalid_second_sources(kernels: Kernels, field: str, value: int | None) -> None:
+    args = library.conv_args(two_sources(conv_case(), 1), {}, cpu.poisoned(np.dtype(np.float32), 1, 2, 5))
+    kernels.run("conv", args, cpu.execution(kernels, cpu.allocate(4096)))
+    setattr(args.source, field, value)
+    assert status_of(kernels, args, cpu.allocate(4096)) == INVALID
+
+
 @pytest.mark.parametrize(("field", "value"), [("taps", 2), ("targets", 1), ("pixels", 1), ("halo_count", 1)])
 def test_invalid_sources_without_a_table(kernels: Kernels, field: str, value: int) -> None:
     inputs = {"rows": random(1, np.float32, 1, 2, 4), "weight": random(2, np.float32, 1, 4, 5)}
@@ -69,6 +80,12 @@ def test_phases_need_a_table(kernels: Kernels) -> None:
     rows = {"rows": random(1, np.float32, 1, 2, 4)}
     args = library.gather_args(rows, {"phases": 2}, cpu.poisoned(np.dtype(np.float32), 1, 2, 4))
     assert status_of(kernels, args, op="gather") == INVALID
+
+
+def test_phases_need_one_source(kernels: Kernels) -> None:
+    inputs = two_sources(conv_case(), 2)
+    args = library.gather_args(inputs, {"phases": 2}, cpu.poisoned(np.dtype(np.float32), 1, 2, 6))
+    assert status_of(kernels, args, cpu.allocate(4096), op="gather") == INVALID
 
 
 def test_batch_of_an_addend(kernels: Kernels) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ops.helpers import ACTIVATION, PROFILE, Window, assert_close, conv_inputs, random, windows
+from ops.helpers import ACTIVATION, PROFILE, Window, assert_close, conv_inputs, random, two_sources, windows
 
 from sige_deploy.ops.conv import conv
 
@@ -67,6 +67,29 @@ def test_cpu_agrees_without_a_table(
         "activation_out": "relu",
     }
     assert_close(cpu.conv(kernels, inputs, threads, **attributes), conv(**inputs, **attributes))
+
+
+@pytest.mark.parametrize("table", [False, True])
+@pytest.mark.parametrize("transformed", [False, True])
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("group", "outputs"), [(1, 96), (2, 40), (48, 48)])
+def test_cpu_reads_two_sources(
+    kernels: Kernels, group: int, outputs: int, threads: int, transformed: bool, table: bool
+) -> None:
+    """Groups and vectors of channels may straddle the two."""
+    shapes = {"rows": (2, 200, 48), "weight": (9 if table else 1, 48 // group, outputs), "bias": (outputs,)}
+    if transformed:
+        shapes |= {"scale": (2, 1, 48), "shift": (1, 1, 48)}
+    inputs: dict[str, np.ndarray | None] = {"base": None, "halo": None, "table": None}
+    if table:
+        inputs["halo"], inputs["table"] = Window(20, 20).tables(range(0, 400, 2), range(400))
+        shapes |= {"base": (2, 400, 48)}
+    inputs |= {name: random(seed, np.float32, *shape) for seed, (name, shape) in enumerate(shapes.items())}
+    attributes = {"group": group, "activation_in": "silu" if transformed else "identity"}
+    expected = conv(**inputs, **attributes)
+    for channels in (16, 19, 40):
+        actual = cpu.conv(kernels, two_sources(inputs, channels), threads, **attributes)
+        assert_close(actual, expected)
 
 
 def test_rows_alone_need_no_workspace(kernels: Kernels) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ops.helpers import ACTIVATION, PROFILE, Window, assert_close, gather_inputs, random, windows
+from ops.helpers import ACTIVATION, PROFILE, Window, assert_close, gather_inputs, random, two_sources, windows
 
 from sige_deploy.ops.gather import gather
 
@@ -50,6 +50,16 @@ def test_cpu_copies_bits(kernels: Kernels, threads: int) -> None:
     rows, base = random(1, np.float32, 2, 86, 20), random(2, np.float32, 2, 256, 20)
     inputs = {"rows": rows, "base": base, "halo": halo, "table": table}
     np.testing.assert_array_equal(cpu.gather(kernels, inputs, threads), gather(**inputs))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("channels", [1, 8, 17])
+def test_cpu_copies_bits_of_two_sources(kernels: Kernels, channels: int, threads: int) -> None:
+    halo, table = Window(16, 16).tables(range(0, 256, 3), range(256))
+    rows, base = random(1, np.float32, 2, 86, 20), random(2, np.float32, 2, 256, 20)
+    for inputs in ({"rows": rows, "base": base, "halo": halo, "table": table}, {"rows": rows}):
+        actual = cpu.gather(kernels, two_sources(inputs, channels), threads)
+        np.testing.assert_array_equal(actual, gather(**inputs))
 
 
 @pytest.mark.parametrize("threads", [1, 3])

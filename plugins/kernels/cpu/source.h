@@ -1,7 +1,8 @@
 // What the targets of one call read: the virtual concatenation [fresh rows | halo] as one pointer per pixel, or, without
 // a table, the rows themselves.
 //
-// Affine and activation run once per source pixel, not once per tap; without them nothing is copied at all.
+// Affine and activation run once per source pixel, not once per tap, and put two sources side by side; of one source
+// without them nothing is copied at all.
 #pragma once
 
 #include "vector.h"
@@ -35,44 +36,62 @@ struct Source {
 
 static inline int64_t source_stride(const sige_source& s) { return 1 + int64_t{s.fresh} + s.halo_count; }
 
+// Whether source pixels are copied into the workspace: transformed, or two sources put side by side.
+static inline bool copies(const sige_source& s) { return transforms(s) || s.channels_2; }
+
 static inline size_t source_workspace(const sige_source& s) {
-  if (!s.table) return transforms(s) ? align(static_cast<size_t>(s.batch) * s.fresh * s.channels * sizeof(float)) : 0;
+  if (!s.table) return copies(s) ? align(static_cast<size_t>(s.batch) * s.fresh * s.channels * sizeof(float)) : 0;
   const size_t pixels = static_cast<size_t>(s.batch) * source_stride(s);
-  const size_t rows = transforms(s) ? pixels * s.channels : 0;
+  const size_t rows = copies(s) ? pixels * s.channels : 0;
   return align(pixels * sizeof(float*)) + align(s.channels * sizeof(float)) + align(rows * sizeof(float));
 }
 
-static inline void transform(const sige_source& s, int64_t b, const float* __restrict x, float* __restrict y) {
+// Pixel `i` of the virtual concatenation of image `b`, in rows and base of `channels` channels.
+static inline const float* pixel(const sige_source& s, const void* rows, const void* base, int64_t channels, int64_t b,
+                                 int64_t i) {
+  if (i < s.fresh) return static_cast<const float*>(rows) + (b * s.fresh + i) * channels;
+  return static_cast<const float*>(base) + (b * s.pixels + s.halo[i - s.fresh]) * channels;
+}
+
+// The affine of the channels from `first` on: y = x * scale + shift.
+static inline void affine(const sige_source& s, int64_t b, int64_t first, int64_t channels, const float* __restrict x,
+                          float* __restrict y) {
   const float* scale = static_cast<const float*>(s.scale);
   const float* shift = static_cast<const float*>(s.shift);
-  if (scale && s.scale_batch > 1) scale += b * s.channels;
-  if (shift && s.shift_batch > 1) shift += b * s.channels;
+  if (scale) scale += first + (s.scale_batch > 1 ? b * s.channels : 0);
+  if (shift) shift += first + (s.shift_batch > 1 ? b * s.channels : 0);
   if (scale && shift) {
-    for (int64_t c = 0; c < s.channels; ++c) y[c] = x[c] * scale[c] + shift[c];
+    for (int64_t c = 0; c < channels; ++c) y[c] = x[c] * scale[c] + shift[c];
   } else if (scale) {
-    for (int64_t c = 0; c < s.channels; ++c) y[c] = x[c] * scale[c];
+    for (int64_t c = 0; c < channels; ++c) y[c] = x[c] * scale[c];
   } else if (shift) {
-    for (int64_t c = 0; c < s.channels; ++c) y[c] = x[c] + shift[c];
+    for (int64_t c = 0; c < channels; ++c) y[c] = x[c] + shift[c];
   } else {
-    memcpy(y, x, s.channels * sizeof(float));
+    memcpy(y, x, channels * sizeof(float));
   }
+}
+
+// All channels of a pixel of the virtual concatenation, after affine and activation.
+static inline void transform(const sige_source& s, int64_t b, int64_t i, float* y) {
+  const int64_t first = s.channels - s.channels_2;
+  affine(s, b, 0, first, pixel(s, s.rows, s.base, first, b, i), y);
+  if (s.channels_2) affine(s, b, first, s.channels_2, pixel(s, s.rows_2, s.base_2, s.channels_2, b, i), y + first);
   activate(s.activation, s.alpha, y, s.channels);
 }
 
-// Rows after affine and activation, into `to` of the same shape.
+// Rows after affine and activation, [batch, fresh, channels].
 static inline void transform_rows(const sige_source& s, float* to, const sige_execution& execution) {
   const int64_t rows = int64_t{s.batch} * s.fresh;
   parallel(execution, ceil_div(rows, TRANSFORM_ROWS), [&](int64_t task) {
     const int64_t first = task * TRANSFORM_ROWS, last = min(first + TRANSFORM_ROWS, rows);
-    for (int64_t i = first; i < last; ++i)
-      transform(s, i / s.fresh, static_cast<const float*>(s.rows) + i * s.channels, to + i * s.channels);
+    for (int64_t i = first; i < last; ++i) transform(s, i / s.fresh, i % s.fresh, to + i * s.channels);
   });
 }
 
 // Fills the first source_workspace() bytes of the workspace. The padding row is zeros.
 static inline Source prepare(const sige_source& s, const sige_execution& execution) {
   if (!s.table) {
-    if (!transforms(s)) return {static_cast<const float*>(s.rows), nullptr, 0};
+    if (!copies(s)) return {static_cast<const float*>(s.rows), nullptr, 0};
     float* rows = static_cast<float*>(execution.workspace);
     transform_rows(s, rows, execution);
     return {rows, nullptr, 0};
@@ -84,21 +103,15 @@ static inline Source prepare(const sige_source& s, const sige_execution& executi
   float* transformed = padding + align(s.channels * sizeof(float)) / sizeof(float);
   memset(padding, 0, s.channels * sizeof(float));
 
-  const bool copy = transforms(s);
+  const bool copy = copies(s);
   const int64_t tasks = ceil_div(pixels, TRANSFORM_ROWS);
   for (int64_t b = 0; b < s.batch; ++b) source.pointers[b * stride] = padding;
   parallel(execution, s.batch * tasks, [&](int64_t task) {
     const int64_t b = task / tasks, first = task % tasks * TRANSFORM_ROWS;
-    const float* rows = static_cast<const float*>(s.rows) + b * s.fresh * s.channels;
-    const float* base = static_cast<const float*>(s.base) + b * s.pixels * s.channels;
     for (int64_t i = first; i < min(first + TRANSFORM_ROWS, pixels); ++i) {
-      const float* x = i < s.fresh ? rows + i * s.channels : base + int64_t{s.halo[i - s.fresh]} * s.channels;
-      if (copy) {
-        float* y = transformed + (b * stride + i) * s.channels;
-        transform(s, b, x, y);
-        x = y;
-      }
-      source.pointers[b * stride + 1 + i] = x;
+      float* copied = transformed + (b * stride + i) * s.channels;
+      if (copy) transform(s, b, i, copied);
+      source.pointers[b * stride + 1 + i] = copy ? copied : pixel(s, s.rows, s.base, s.channels, b, i);
     }
   });
   return source;

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from ops.helpers import Window, assert_close, random
+from ops.helpers import Window, assert_close, random, two_sources
 
 from sige_deploy import native
 from sige_deploy.ops.attention import attention
@@ -66,6 +66,18 @@ def rows_weighed(dtype: type) -> dict[str, np.ndarray]:
     return inputs | {"weight": (inputs["weight"] / 11).astype(dtype)}
 
 
+def two_neighbours_weighed(dtype: type) -> dict[str, np.ndarray]:
+    return two_sources(neighbours_weighed(dtype), 12)
+
+
+def two_rows_weighed(dtype: type) -> dict[str, np.ndarray]:
+    return two_sources(rows_weighed(dtype), 64)
+
+
+def two_rows_scaled(dtype: type) -> dict[str, np.ndarray]:
+    return two_sources(rows_scaled(dtype), 1)
+
+
 def rows_scaled(dtype: type) -> dict[str, np.ndarray]:
     return arrays(dtype, rows=(2, 200, 3), scale=(2, 1, 3), shift=(1, 1, 3))
 
@@ -80,8 +92,11 @@ def scattered(dtype: type) -> dict[str, np.ndarray]:
     [
         (gather, neighbours, {"activation": "silu"}),
         (gather, rows_scaled, {"activation": "relu"}),
+        (gather, two_rows_scaled, {"activation": "relu"}),
         (conv, neighbours_weighed, {"activation_in": "silu"}),
         (conv, rows_weighed, {"activation_out": "leaky_relu"}),
+        (conv, two_neighbours_weighed, {"activation_in": "silu"}),
+        (conv, two_rows_weighed, {"activation_out": "relu"}),
         (scatter, scattered, {}),
         (attention, attended, {"heads": 2}),
     ],

@@ -22,6 +22,7 @@ from ops.helpers import (
     model_of,
     pixels,
     random,
+    two_sources,
     windows,
 )
 
@@ -215,6 +216,42 @@ def test_half_a_source_is_refused_when_the_session_is_made(
         model.graph[0].attributes.add(ir.AttrInt64("phases", 2))
     with pytest.raises(Exception, match=re.escape(sentence)):
         session_of(model, library)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("base_2", "base_2 belongs to rows_2 and base, but the node does not have all or none of them."),
+        ("rows_2", "base_2 belongs to rows_2 and base, but the node does not have all or none of them."),
+        ("phases", "phases is 2, expected 1 with two sources."),
+    ],
+)
+def test_half_a_second_source_is_refused_when_the_session_is_made(
+    library: Path, change: str, sentence: str
+) -> None:
+    inputs = {"rows": random(1, np.float32, 1, 4, 4), "base": random(2, np.float32, 1, 4, 4)}
+    inputs |= {"halo": np.zeros(1, np.int32), "table": np.zeros((1, 1), np.int32)}
+    model = model_of("Gather", two_sources(inputs, 2))
+    if change == "phases":
+        model.graph[0].attributes.add(ir.AttrInt64("phases", 2))
+    else:
+        model.graph[0].replace_input_with(6 + ("rows_2", "base_2").index(change), None)
+    with pytest.raises(Exception, match=re.escape(f"sige::Gather: {sentence}")):
+        session_of(model, library)
+
+
+def test_a_second_source_of_another_size_is_one_sentence_of_the_engine(library: Path) -> None:
+    inputs = two_sources(_many_rows(), 12)
+    model = model_of("Conv", inputs)
+    for value in model.graph.inputs:
+        if value.name == "rows_2":
+            value.shape = None
+    session = session_of(model, library)
+    feeds = {name: array for name, array in inputs.items() if name != "weight"}
+    feeds["rows_2"] = np.ascontiguousarray(feeds["rows_2"][:, 1:])
+    with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.Fail) as error:
+        session.run(None, feeds)
+    assert "sige::Conv: rows_2 has shape [2, 199, 12], expected [2, 200, 12]." in str(error.value)
 
 
 def test_an_unknown_activation_is_refused_when_the_session_is_made(library: Path) -> None:
