@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from sige_deploy.graph.fuse.state import Fusion, consumers, named_inputs
+from sige_deploy.graph.fuse.state import Fusion, consumers, has_table, named_inputs
 from sige_deploy.graph.fuse.steps import chain_behind
 from sige_deploy.ops import DOMAIN
 
@@ -21,12 +21,12 @@ def fuse_prologues(fusion: Fusion) -> None:
         if not all(_reads_rows_alone(reader, rows) for reader in readers):
             continue
         chain = chain_behind(fusion.ctx.edit, rows)
-        if chain is None or (chain.x not in fusion.owners and any(_has_table(r) for r in readers)):
+        if chain is None or (chain.x not in fusion.owners and any(has_table(r) for r in readers)):
             continue
         for reader in readers:
             inputs = named_inputs(reader)
             inputs |= {"rows": chain.x, "scale": chain.scale, "shift": chain.shift}
-            if _has_table(reader):
+            if has_table(reader):
                 inputs["base"] = fusion.base(chain.x)
             attributes = dict(reader.attributes)
             if chain.activation is not None:
@@ -43,7 +43,3 @@ def _reads_rows_alone(node: ir.Node, rows: ir.Value) -> bool:
     applied = {"activation_in" if node.op_type == "Conv" else "activation"} & set(node.attributes)
     affine = any(inputs.get(name) is not None for name in ("scale", "shift"))
     return places == ["rows"] and not applied and not affine
-
-
-def _has_table(node: ir.Node) -> bool:
-    return named_inputs(node).get("table") is not None

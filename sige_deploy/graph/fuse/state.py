@@ -62,6 +62,11 @@ def named_inputs(node: ir.Node) -> dict[str, ir.Value | None]:
     return dict(zip(SIGNATURES[node.op_type].inputs, node.inputs))
 
 
+def has_table(node: ir.Node) -> bool:
+    """Whether a Conv or Gather reads neighbours, out of a base."""
+    return named_inputs(node).get("table") is not None
+
+
 def consumers(value: ir.Value) -> list[ir.Node]:
     """The nodes that read a value, each once."""
     return list(dict.fromkeys(use.node for use in value.uses()))
