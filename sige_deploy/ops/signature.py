@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ class Signature:
     output: str
     attributes: dict[str, AttributeValue | type]
     together: tuple[str, ...] = ()
-    implied: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    implied: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def check(self, node: onnx_ir.Node) -> None:
         """Raises ExportError if `node` lacks an input or attribute, or sets one that the op does not have."""

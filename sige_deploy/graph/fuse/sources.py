@@ -6,6 +6,8 @@ encoder's convolution anyway, so this saves memory as well as the pass over the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
 from sige_deploy.graph.builder import attribute
@@ -32,7 +34,7 @@ def fuse_sources(fusion: Fusion) -> None:
             fusion.replace(reader.outputs[0], reader.op_type, inputs, dict(reader.attributes))
 
 
-def _takes_two(fusion: Fusion, node: ir.Node, whole: ir.Value, both: tuple[ir.Value | None, ...]) -> bool:
+def _takes_two(fusion: Fusion, node: ir.Node, whole: ir.Value, both: Sequence[ir.Value | None]) -> bool:
     """Whether the node reads the value as rows of its only source, and could read both operands."""
     if node.domain != DOMAIN or node.op_type not in ("Conv", "Gather") or attribute(node, "phases", 1) != 1:
         return False
