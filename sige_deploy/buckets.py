@@ -19,6 +19,7 @@ from sige_deploy.rows import size
 SPREADS = (1.0, 1.5, 2.5)
 GROWTH = 1.1  # of the side from step to step
 MULTIPLE = 8
+KEPT = 1024  # answers, as edits of the same place come again
 
 
 class Buckets:
@@ -33,20 +34,26 @@ class Buckets:
             for spread in SPREADS
             for side in _sides(max(height, width))
         ]
-        self._rows = np.unique(np.array([*rows, everything]), axis=0)
-        self._work = self._rows / everything @ weights(manifest.levels)
+        distinct = np.unique(np.array([*rows, everything]), axis=0)
+        work = distinct / everything @ weights(manifest.levels)
+        self._rows = distinct[work.argsort(kind="stable")]  # least work first
+        self._fitted: dict[tuple[int, ...], dict[str, int]] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def fit(self, counts: Mapping[str, int]) -> dict[str, int]:
+    def fit(self, counts: Mapping[str, int]) -> Mapping[str, int]:
         """Padded rows of each level by id: those of the bucket of least work that holds `counts` (active
         pixels by level id); 0 for levels without active pixels."""
-        needed = np.array([counts[id_] for id_ in self.levels])
-        fits = (self._rows >= needed).all(axis=1)
-        best = np.where(fits, self._work, np.inf).argmin()
-        padded = np.where(needed > 0, self._rows[best], 0)
-        return dict(zip(self.levels, padded.tolist()))
+        needed = tuple([counts[id_] for id_ in self.levels])
+        fitted = self._fitted.get(needed)
+        if fitted is None:
+            first = (self._rows >= needed).all(axis=1).argmax()
+            padded = [rows if count else 0 for rows, count in zip(self._rows[first].tolist(), needed)]
+            if len(self._fitted) >= KEPT:
+                self._fitted.clear()
+            fitted = self._fitted[needed] = dict(zip(self.levels, padded))
+        return fitted
 
 
 def _sides(longest: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -62,7 +63,7 @@ def plain_values(name: str) -> InputError:
 
 def dtype_name(value: Any) -> str:
     """ "float32", "bool", ...: numpy's name of an array's or a tensor's dtype."""
-    return str(value.dtype).removeprefix("torch.")
+    return _name(value.dtype)
 
 
 def is_tensor(value: Any) -> bool:
@@ -86,18 +87,28 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     return np.array_equal(a.reshape(-1).view(np.uint8), b.reshape(-1).view(np.uint8))
 
 
+@functools.lru_cache(maxsize=64)
+def _name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def _check(spec: InputSpec, value: Any) -> None:
-    expected = f"{spec.dtype} of shape {spec.shape}"
     if not is_tensor(value) and not isinstance(value, np.ndarray):
         raise InputError(
             f"input '{spec.name}' is a {type(value).__name__}; "
-            f"expected a numpy array or torch tensor, {expected}."
+            f"expected a numpy array or torch tensor, {_expected(spec)}."
         )
     dtype = dtype_name(value)
     if dtype != spec.dtype:
-        raise InputError(f"input '{spec.name}' has dtype {dtype}; expected {expected}, so convert it first.")
+        raise InputError(
+            f"input '{spec.name}' has dtype {dtype}; expected {_expected(spec)}, so convert it first."
+        )
     if list(value.shape) != spec.shape:
-        raise InputError(f"input '{spec.name}' has shape {list(value.shape)}; expected {expected}.")
+        raise InputError(f"input '{spec.name}' has shape {list(value.shape)}; expected {_expected(spec)}.")
+
+
+def _expected(spec: InputSpec) -> str:
+    return f"{spec.dtype} of shape {spec.shape}"
 
 
 def _listed(names: list[str]) -> str:

@@ -7,15 +7,25 @@ from collections.abc import Mapping
 from sige_deploy.manifest import LevelSpec, PlannerSpec
 
 
-def active_fraction(levels: list[LevelSpec], counts: Mapping[str, int]) -> float:
-    """Share of the network's dense multiply-adds that an edit touches: sum of macs_l * P_l / (H_l * W_l) over
-    the levels, divided by the sum of macs_l; a network without multiply-adds is weighed by its pixels.
+class Work:
+    """The work that a network's levels hold."""
 
-    counts: active pixels P_l by level id.
-    """
-    shares = [counts.get(level.id, 0) / (level.height * level.width) for level in levels]
-    weighed = weights(levels)
-    return sum(w * s for w, s in zip(weighed, shares)) / sum(weighed)
+    def __init__(self, levels: list[LevelSpec]) -> None:
+        weighed = weights(levels)
+        self._levels = [(level.id, w, level.height * level.width) for level, w in zip(levels, weighed)]
+        self._total = sum(weighed)
+
+    def active_fraction(self, counts: Mapping[str, int]) -> float:
+        """Share of the network's dense multiply-adds that an edit touches: sum of macs_l * P_l / (H_l * W_l)
+        over the levels, divided by the sum of macs_l; a network without multiply-adds is weighed by its
+        pixels.
+
+        counts: active pixels P_l by level id.
+        """
+        touched = 0.0
+        for id_, work, pixels in self._levels:
+            touched += work * (counts[id_] / pixels)
+        return touched / self._total
 
 
 def weights(levels: list[LevelSpec]) -> list[int]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
@@ -79,6 +77,7 @@ class Session:
         self._manifest = bundle.manifest
         self._device: Device | None = runtime.device()
         self._spatial = bundle.manifest.spatial()[0]
+        self._work = planner.Work(bundle.manifest.levels)
         self._edited = False  # whether there is an edit to commit
         self._report: Report | None = None
         self._lock = threading.RLock()
@@ -97,7 +96,8 @@ class Session:
         outputs by name, torch if an input was. Raises InputError or RuntimeFailure; then an earlier record
         stays in force.
         """
-        with self._using() as device:
+        with self._lock, self._opened().current():
+            device = self._opened()
             watch = _Stopwatch()
             call = device.take_in(checked(self._manifest.inputs, inputs))
             _refuse_not_finite(call)
@@ -121,7 +121,8 @@ class Session:
         Returns the outputs by name, new arrays, torch if an input was; `report` says how they were made.
         Raises StateError before a record, InputError, RuntimeFailure; the recorded state never changes.
         """
-        with self._using() as device:
+        with self._lock, self._opened().current():
+            device = self._opened()
             self._check_recorded(device)
             watch = _Stopwatch()
             given = checked(self._manifest.inputs, inputs)
@@ -160,7 +161,8 @@ class Session:
         After a sparse edit its rows are written into the caches; after a dense one its inputs are recorded.
         Raises StateError when there is no edit since the last record, load or commit.
         """
-        with self._using() as device:
+        with self._lock, self._opened().current():
+            device = self._opened()
             self._check_recorded(device)
             if not self._edited:
                 raise StateError("there is no edit to commit; call edit first.")
@@ -170,7 +172,8 @@ class Session:
     def save(self, file: str | os.PathLike[str]) -> None:
         """Write the recorded state to a safetensors file, crash-safely. Raises StateError before a record,
         CacheError when the file cannot be written."""
-        with self._using() as device:
+        with self._lock, self._opened().current():
+            device = self._opened()
             self._check_recorded(device)
             caches.save(file, self._manifest, device.arrays())
 
@@ -178,7 +181,8 @@ class Session:
         """Take up the state that `save` wrote, on this device or another, as if it had been recorded here.
         Raises CacheError for a damaged file or one of another bundle; then an earlier record stays in
         force."""
-        with self._using() as device:
+        with self._lock, self._opened().current():
+            device = self._opened()
             device.restore(caches.load(file, self._manifest))
             self._edited = False
 
@@ -198,14 +202,10 @@ class Session:
     ) -> None:
         self.close()
 
-    @contextlib.contextmanager
-    def _using(self) -> Iterator[Device]:
-        """The device, for one call at a time."""
-        with self._lock:
-            if self._device is None:
-                raise StateError("the session is closed; open the bundle again.")
-            with self._device.current():
-                yield self._device
+    def _opened(self) -> Device:
+        if self._device is None:
+            raise StateError("the session is closed; open the bundle again.")
+        return self._device
 
     def _check_recorded(self, device: Device) -> None:
         if not device.recorded:
@@ -223,7 +223,7 @@ class Session:
     def _judge(self, call: Call, counts: dict[str, int], masked: bool) -> tuple[Way, float]:
         """(path, active fraction) of an edit with these active pixels."""
         if any(counts.values()):
-            fraction = planner.active_fraction(self._manifest.levels, counts)
+            fraction = self._work.active_fraction(counts)
             dense = planner.runs_dense(self.bundle.manifest.planner, fraction)
             return ("dense" if dense else "sparse"), fraction
         free = (spec.name for spec in self._manifest.inputs if spec.role == "free")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sige_deploy.manifest import LevelSpec, PlannerSpec
-from sige_deploy.planner import active_fraction, runs_dense
+from sige_deploy.planner import Work, runs_dense
 
 
 def test_levels_count_by_their_multiply_adds() -> None:
@@ -14,14 +14,16 @@ def test_levels_count_by_their_multiply_adds() -> None:
         LevelSpec(id="b", height=5, width=5, macs=300),
         LevelSpec(id="c", height=2, width=2, macs=0),
     ]
-    assert active_fraction(levels, {"a": 50, "b": 5, "c": 4}) == pytest.approx((100 * 0.5 + 300 * 0.2) / 400)
-    assert active_fraction(levels, {"a": 100, "b": 25, "c": 4}) == 1
-    assert active_fraction(levels, {"a": 0, "b": 0, "c": 0}) == 0
+    assert Work(levels).active_fraction({"a": 50, "b": 5, "c": 4}) == pytest.approx(
+        (100 * 0.5 + 300 * 0.2) / 400
+    )
+    assert Work(levels).active_fraction({"a": 100, "b": 25, "c": 4}) == 1
+    assert Work(levels).active_fraction({"a": 0, "b": 0, "c": 0}) == 0
 
 
 def test_a_network_without_multiply_adds_counts_by_pixels() -> None:
     levels = [LevelSpec(id="a", height=4, width=4), LevelSpec(id="b", height=2, width=2)]
-    assert active_fraction(levels, {"a": 8, "b": 4}) == pytest.approx((8 + 4) / 20)
+    assert Work(levels).active_fraction({"a": 8, "b": 4}) == pytest.approx((8 + 4) / 20)
 
 
 def test_dense_above_is_exclusive() -> None:

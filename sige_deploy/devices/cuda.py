@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import re
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ class CudaMemory:
         self._h2d = api.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._d2h = api.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._d2d = api.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        self._landings: set[int] = set()
         with self.current():
             self.handle = self.call(api.cudaStreamCreateWithFlags, api.cudaStreamNonBlocking)
             self.stream = int(self.handle)
@@ -49,17 +50,8 @@ class CudaMemory:
             weakref.finalize(self, quietly, api.cudaEventDestroy, self._event)
             self._staging = _Staging(self)
 
-    @contextlib.contextmanager
-    def current(self) -> Iterator[None]:
-        before = self.call(self.api.cudaGetDevice)
-        if before == self.index:
-            yield
-            return
-        self.call(self.api.cudaSetDevice, self.index)
-        try:
-            yield
-        finally:
-            self.api.cudaSetDevice(before)
+    def current(self) -> contextlib.AbstractContextManager[None]:
+        return _Current(self)
 
     def empty(self, shape: Shape, dtype: Any) -> Buffer:
         nbytes = math.prod(shape) * np.dtype(dtype).itemsize
@@ -84,10 +76,10 @@ class CudaMemory:
 
     def download(self, buffer: Buffer) -> np.ndarray:
         if 0 < buffer.nbytes <= STAGING // 2:
-            place = self._staging.room(buffer.nbytes)
-            self._copy(place.ctypes.data, buffer.pointer, buffer.nbytes, self._d2h)
+            place = buffer.at(self._staging.room(buffer.nbytes))
+            self._copy(place.pointer, buffer.pointer, buffer.nbytes, self._d2h)
             self.synchronize()
-            return place.copy().view(buffer.dtype).reshape(buffer.shape)
+            return host_array(place).copy()
         array = np.empty(buffer.shape, buffer.dtype)
         if buffer.nbytes:
             self._copy(array.ctypes.data, buffer.pointer, buffer.nbytes, self._d2h)
@@ -97,6 +89,18 @@ class CudaMemory:
     def copy(self, source: Buffer, target: Buffer) -> None:
         if source.nbytes:
             self._copy(target.pointer, source.pointer, source.nbytes, self._d2d)
+
+    def landing(self, buffer: Buffer) -> Buffer:
+        pointer = self.call(self.api.cudaHostAlloc, max(buffer.nbytes, 1), self.api.cudaHostAllocDefault)
+        self._landings.add(pointer)
+        return buffer.at(pointer, _Landing(self.api, pointer, self._landings))
+
+    def fetch(self, source: Buffer, landing: Buffer) -> None:
+        self._copy(landing.pointer, source.pointer, source.nbytes, self._d2h)
+
+    def lands(self, pointer: int) -> bool:
+        """Whether a buffer that `landing` made begins there."""
+        return pointer in self._landings
 
     def fill(self, buffer: Buffer, byte: int) -> None:
         self.call(self.api.cudaMemsetAsync, buffer.pointer, byte, buffer.nbytes, self.handle)
@@ -119,6 +123,7 @@ class CudaMemory:
             raise self._failure(error)
 
     def call(self, function: Any, *arguments: Any) -> Any:
+        """A function of the runtime; returns its result, a tuple unless it is one."""
         error, *results = function(*arguments)
         if error != 0:
             raise self._failure(error)
@@ -145,11 +150,38 @@ class CudaMemory:
             )
 
 
+class _Current:
+    """Makes a memory's device the calling thread's."""
+
+    __slots__ = ("_before", "_memory")
+
+    def __init__(self, memory: CudaMemory) -> None:
+        self._memory = memory
+
+    def __enter__(self) -> None:
+        memory = self._memory
+        self._before = memory.call(memory.api.cudaGetDevice)
+        if self._before != memory.index:
+            memory.call(memory.api.cudaSetDevice, memory.index)
+
+    def __exit__(self, *_: object) -> None:
+        if self._before != self._memory.index:
+            self._memory.api.cudaSetDevice(self._before)
+
+
 class _Owner:
     """Frees a piece of device memory when nothing refers to it any more."""
 
     def __init__(self, api: Any, pointer: int) -> None:
         weakref.finalize(self, quietly, api.cudaFree, pointer)
+
+
+class _Landing:
+    """Frees a piece of pinned host memory, likewise, and strikes it off the list of landings."""
+
+    def __init__(self, api: Any, pointer: int, landings: set[int]) -> None:
+        weakref.finalize(self, quietly, api.cudaFreeHost, pointer)
+        weakref.finalize(self, landings.discard, pointer)
 
 
 class _Staging:
@@ -159,22 +191,22 @@ class _Staging:
     def __init__(self, memory: CudaMemory) -> None:
         # Weak: the memory owns the ring.
         self._memory = weakref.proxy(memory)
-        self._block: np.ndarray | None = None
+        self._address: int | None = None
         self._at = 0
 
     def put(self, array: np.ndarray) -> int:
         """Address of a copy of the array."""
         place = self.room(array.nbytes)
-        place[:] = array.reshape(-1).view(np.uint8)
-        return place.ctypes.data
+        ctypes.memmove(place, array.ctypes.data, array.nbytes)
+        return place
 
-    def room(self, nbytes: int) -> np.ndarray:
-        """uint8 [nbytes] of pinned memory that nothing in flight uses."""
-        if self._block is None:
-            self._block = self._allocate()
-        if self._at + nbytes > self._block.size:
+    def room(self, nbytes: int) -> int:
+        """Address of so many bytes of pinned memory that nothing in flight uses."""
+        if self._address is None:
+            self._address = self._allocate()
+        if self._at + nbytes > STAGING:
             self._memory.synchronize()  # restarts
-        place = self._block[self._at : self._at + nbytes]
+        place = self._address + self._at
         self._at += -(-nbytes // _SLOT) * _SLOT
         return place
 
@@ -182,11 +214,11 @@ class _Staging:
         """Everything queued is done: all room is free again."""
         self._at = 0
 
-    def _allocate(self) -> np.ndarray:
+    def _allocate(self) -> int:
         api = self._memory.api
-        pointer = self._memory.call(api.cudaHostAlloc, STAGING, api.cudaHostAllocDefault)
+        pointer: int = self._memory.call(api.cudaHostAlloc, STAGING, api.cudaHostAllocDefault)
         weakref.finalize(self, quietly, api.cudaFreeHost, pointer)
-        return host_array(Buffer(pointer, [STAGING], np.uint8))
+        return pointer
 
 
 def _bindings(device: str) -> Any:

@@ -53,13 +53,13 @@ class Exchange:
         }
         self._wait()  # torch may have given us memory that its stream is not done with
         for name, buffer in results.items():
-            memory.copy(buffer, Buffer(outputs[name].data_ptr(), buffer.shape, buffer.dtype))
+            memory.copy(buffer, buffer.at(outputs[name].data_ptr()))
         memory.synchronize()
         return outputs
 
     def _put(self, moves: Sequence[tuple[str, Any, Buffer]]) -> None:
         sources = [self._source(name, value, buffer) for name, value, buffer in moves]
-        if any(isinstance(source, Buffer) for source in sources):
+        if Buffer in map(type, sources):
             self._wait()
         for source, (_, _, buffer) in zip(sources, moves):
             if isinstance(source, Buffer):
@@ -75,13 +75,12 @@ class Exchange:
         torch = sys.modules["torch"]
         if value.layout != torch.strided or value.is_quantized:
             raise plain_values(name)
-        dense = value.detach().contiguous()
-        return Buffer(dense.data_ptr(), target.shape, target.dtype, dense)
+        if not value.is_contiguous():
+            value = value.detach().contiguous()
+        return target.at(value.data_ptr(), value)
 
     def _here(self, value: Any) -> bool:
-        return (
-            self._gpu is not None and is_tensor(value) and value.is_cuda and value.get_device() == self._gpu
-        )
+        return is_tensor(value) and value.is_cuda and value.get_device() == self._gpu
 
     def _wait(self) -> None:
         assert isinstance(self._memory, CudaMemory)

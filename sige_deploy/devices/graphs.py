@@ -139,7 +139,8 @@ class CudaGraphs:
 
         ONNX Runtime hands some kernels parameters through pinned host memory, which a host function at the
         end of a run gives back. That function is taken out of the graph: so the memory stays as it is until
-        the engine goes. Any other copy from or to the host is not repeatable.
+        the engine goes. Any other copy from or to the host is not repeatable, except one to where it is to be
+        read, `CudaMemory.landing`.
         """
         api, call = self._api, self._memory.call
         kinds = api.cudaGraphNodeType
@@ -151,7 +152,7 @@ class CudaGraphs:
                 self._bypass(graph, node)
 
     def _stays(self, node: Any) -> bool:
-        """Whether a copy reads device memory or pinned host memory, and writes device memory."""
+        """Whether a copy reads device memory or pinned host memory, and writes device memory or a landing."""
         api = self._api
         copy = self._memory.call(api.cudaGraphMemcpyNodeGetParams, node)
         memory = api.cudaMemoryType
@@ -161,8 +162,9 @@ class CudaGraphs:
             error, attributes = api.cudaPointerGetAttributes(pointer)
             return attributes.type if error == 0 else memory.cudaMemoryTypeUnregistered
 
-        return (
-            kind(copy.srcPtr.ptr) in (*device, memory.cudaMemoryTypeHost) and kind(copy.dstPtr.ptr) in device
+        source, target = copy.srcPtr.ptr, copy.dstPtr.ptr
+        return kind(source) in (*device, memory.cudaMemoryTypeHost) and (
+            kind(target) in device or self._memory.lands(int(target))
         )
 
     def _bypass(self, graph: Any, node: Any) -> None:

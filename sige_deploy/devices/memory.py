@@ -39,6 +39,13 @@ class Buffer:
             raise ValueError(f"a view of {part.nbytes} bytes from {offset} leaves a buffer of {self.nbytes}")
         return part
 
+    def at(self, pointer: int, owner: Any = None) -> Buffer:
+        """An array of this shape and dtype at another address."""
+        other = Buffer.__new__(Buffer)
+        other.pointer, other.owner = pointer, owner
+        other.shape, other.dtype, other.nbytes = self.shape, self.dtype, self.nbytes
+        return other
+
     def __repr__(self) -> str:
         return f"Buffer({self.pointer:#x}, {list(self.shape)}, {self.dtype})"
 
@@ -66,6 +73,12 @@ class Memory(Protocol):
 
     def copy(self, source: Buffer, target: Buffer) -> None:
         """Copy a buffer onto another one of its size."""
+
+    def landing(self, buffer: Buffer) -> Buffer:
+        """A new buffer of host memory, of the shape and dtype of this one, for `fetch`."""
+
+    def fetch(self, source: Buffer, landing: Buffer) -> None:
+        """Copy a buffer into one of host memory that `landing` made; it is there after `synchronize`."""
 
     def fill(self, buffer: Buffer, byte: int) -> None:
         """Set every byte."""
@@ -103,6 +116,12 @@ class HostMemory:
 
     def copy(self, source: Buffer, target: Buffer) -> None:
         ctypes.memmove(target.pointer, source.pointer, source.nbytes)
+
+    def landing(self, buffer: Buffer) -> Buffer:
+        return self.empty(buffer.shape, buffer.dtype)
+
+    def fetch(self, source: Buffer, landing: Buffer) -> None:
+        self.copy(source, landing)
 
     def fill(self, buffer: Buffer, byte: int) -> None:
         ctypes.memset(buffer.pointer, byte, buffer.nbytes)

@@ -138,18 +138,18 @@ class NativeDevice:
         self._storage = self._former = self._dense = self.pending = None
         self.runtime.close()
 
-    def look(self, masked: bool) -> tuple[dict[str, int], np.ndarray]:
+    def look(self, masked: bool) -> tuple[dict[str, int], list[int]]:
         """Look at the inputs given: (active pixels by level, status words: "not finite" and "changed" of each
         input in turn). masked: `masks` holds what was edited. Before there is something to edit, only "not
         finite" is of meaning."""
-        given = [buffer.pointer for buffer in self.given.values()]
-        none = [0] * len(given)
         comparison = self._comparison
         if comparison is None or not self.recorded:
-            self._check.launch(given, none, none)
-            return {}, self.memory.download(self._status)
+            none = [0] * len(self.given)
+            self._check.launch([buffer.pointer for buffer in self.given.values()], none, none)
+            return {}, self.memory.download(self._status).tolist()
 
         def compare() -> None:
+            given = [buffer.pointer for buffer in self.given.values()]
             recorded = [self.storage[f"input.{name}"].pointer for name in self.given]
             masks = {} if masked else dict(zip([s.name for s in self.spatial], self.masks))
             comparison.launch(given, recorded, [masks[x].pointer if x in masks else 0 for x in self.given])
@@ -248,7 +248,10 @@ class NativeCall:
         self._path: Literal["record", "sparse", "dense", "reuse"] = "record"
 
     def not_finite(self) -> str | None:
-        return next((name for name, found in zip(self._given, self._status[::2]) if found), None)
+        for name, found in zip(self._given, self._status[::2]):
+            if found:
+                return name
+        return None
 
     def changed(self, name: str) -> bool:
         return bool(self._status[2 * list(self._given).index(name) + 1])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sige_deploy.devices.memory import host_array
 from sige_deploy.errors import InputError, RuntimeFailure
 from sige_deploy.geometry import AxisTaps, Geometry, Level
 from sige_deploy.indices import bucket, check_fit
@@ -64,6 +65,8 @@ class NativeIndexer:
         self._geometries, self._only = list(geometries), only
         self.block: Buffer = memory.upload(np.zeros(len(levels) + words, np.int32))
         self.status: Buffer = self.block.view([words], offset=4 * len(levels))
+        self._landing = memory.landing(self.block)
+        self._landed = host_array(self._landing)
         self._counts: list[int] | None = None
         self._feeds: dict[tuple[int, ...], Feeds] = {}
         self._keep: list[Any] = []
@@ -78,7 +81,7 @@ class NativeIndexer:
         self._begin, self._finish = kernels.library.sige_indices_begin, kernels.library.sige_indices_finish
 
     def begin(self, masks: Sequence[Buffer]) -> None:
-        """Make the levels' masks and counts; stream-ordered.
+        """Make the levels' masks and counts, and send `block` to the host; stream-ordered.
 
         masks: uint8 [h, w], nonzero where a spatial input was edited (before dilation), in the order and of
         the sizes of `inputs`. Raises InputError for other shapes.
@@ -89,12 +92,14 @@ class NativeIndexer:
         self._masks[:] = [mask.pointer for mask in masks]
         self._counts = None
         self._kernels.check(self._begin(*self._begin_args))
+        self._memory.fetch(self.block, self._landing)
 
-    def counts_and_status(self) -> tuple[dict[str, int], np.ndarray]:
-        """Active pixels of each level, and the status words, int32 [words]: one download of `block`."""
-        block = self._memory.download(self.block)
-        self._counts = block[: len(self._levels)].tolist()
-        return dict(zip(self._levels, self._counts)), block[len(self._levels) :]
+    def counts_and_status(self) -> tuple[dict[str, int], list[int]]:
+        """Waits for `begin`; returns the active pixels of each level, and the status words as they were then."""
+        self._memory.synchronize()
+        block = self._landed.tolist()
+        self._counts = block[: len(self._levels)]
+        return dict(zip(self._levels, block)), block[len(self._levels) :]
 
     def finish(self, rows: Mapping[str, int]) -> Feeds:
         """Make the feeds of the edit that `begin` was last called for, again if called again; stream-ordered.

@@ -4,6 +4,9 @@ happens at once, or while a stream is captured goes into a graph that a launch r
 from __future__ import annotations
 
 import ctypes
+import functools
+import inspect
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -61,7 +64,8 @@ OK = Error.cudaSuccess
 
 
 class Runtime:
-    """The module's functions, with a driver of `devices` devices and `memory` bytes each."""
+    """The module's functions, with a driver of `devices` devices and `memory` bytes each. calls: how often each
+    was called."""
 
     cudaError_t, cudaMemcpyKind, cudaMemoryType = cudaError_t, cudaMemcpyKind, cudaMemoryType
     cudaGraphNodeType, cudaStreamCaptureMode = cudaGraphNodeType, cudaStreamCaptureMode
@@ -75,6 +79,18 @@ class Runtime:
         self.capturing: list[Node] | None = None
         self.launches = self.streams = self.waits = 0
         self.failing: Error | None = None  # what the next wait reports
+        self.calls: Counter[str] = Counter()
+        for name, function in inspect.getmembers(self, inspect.ismethod):
+            if name.startswith("cuda"):
+                setattr(self, name, self._counted(name, function))
+
+    def _counted(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*arguments: Any) -> Any:
+            self.calls[name] += 1
+            return function(*arguments)
+
+        return call
 
     # devices and memory
 

@@ -67,6 +67,16 @@ class TorchMemory:
     def download(self, buffer: Buffer) -> np.ndarray:
         return _bytes(buffer).cpu().numpy().view(buffer.dtype).reshape(buffer.shape)
 
+    def landing(self, buffer: Buffer) -> Buffer:
+        block = torch.empty(buffer.nbytes, dtype=torch.uint8, pin_memory=True)
+        return buffer.at(block.data_ptr(), block)
+
+    def fetch(self, source: Buffer, landing: Buffer) -> None:
+        landing.owner.copy_(_bytes(source), non_blocking=True)
+
+    def synchronize(self) -> None:
+        torch.cuda.current_stream().synchronize()
+
     def fill(self, buffer: Buffer, byte: int) -> None:
         _bytes(buffer).fill_(byte)
 
