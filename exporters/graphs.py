@@ -41,6 +41,7 @@ def build_edit(translation: Translation) -> ir.Model:
     inline_moments(model)
     model.opset_imports[DOMAIN] = VERSION
     RemoveUnusedNodesPass()(model)
+    _mark_early(model.graph)
     for node in model.graph:
         if node.domain == DOMAIN:
             function = function_for(node)
@@ -49,6 +50,19 @@ def build_edit(translation: Translation) -> ir.Model:
             if len(node.inputs) == 1:  # a lone input of a function that has further ones aborts ONNX Runtime
                 node.resize_inputs(2)
     return model
+
+
+def _mark_early(graph: ir.Graph) -> None:
+    """Set `early` on the Convs that may run beside those in front of them: what the network makes of its inputs
+    alone, such as the features of a label map that every block modulates with."""
+    outputs = set(graph.outputs)
+    for node in graph:
+        if (node.domain, node.op_type) != (DOMAIN, "Conv") or node.outputs[0] not in outputs:
+            continue
+        readers = [use.node for use in node.outputs[0].uses()]
+        given = all(v is None or v.producer() is None for v in node.inputs)
+        if given and readers and all(reader.domain == DOMAIN for reader in readers):
+            node.attributes["early"] = ir.AttrInt64("early", 1)
 
 
 def launches(edit: ir.Model) -> dict[str, int]:

@@ -188,6 +188,12 @@ sige_status sige_conv_pack(const sige_conv_args* args, int32_t backend, void* pa
 sige_status sige_plans_create(sige_plans**) { return SIGE_NO_BACKEND; }
 sige_status sige_plans_prepare(sige_plans*, const sige_conv_args*, int32_t) { return SIGE_NO_BACKEND; }
 void sige_plans_destroy(sige_plans*) {}
+int32_t sige_plans_one_kernel(const sige_plans*, const sige_conv_args*) { return 0; }
+sige_status sige_branch_create(sige_branch**) { return SIGE_NO_BACKEND; }
+sige_status sige_branch_fork(sige_branch*, void*, const void*, void**) { return SIGE_NO_BACKEND; }
+sige_status sige_branch_add(sige_branch*, const void*) { return SIGE_NO_BACKEND; }
+sige_status sige_branch_join(sige_branch*, void*, const void* const*, int32_t) { return SIGE_NO_BACKEND; }
+void sige_branch_destroy(sige_branch*) {}
 #endif
 
 void sige_parallel_threads(void* context, int64_t count, void (*body)(void* argument, int64_t index),

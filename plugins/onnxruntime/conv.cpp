@@ -22,7 +22,8 @@ Conv::Conv(const Ort::ConstKernelInfo& info, const Target& target)
       activation_in_(activation(info, "activation_in")),
       activation_out_(activation(info, "activation_out")),
       alpha_in_(attribute(info, "alpha_in", 0.01f)),
-      alpha_out_(attribute(info, "alpha_out", 0.01f)) {
+      alpha_out_(attribute(info, "alpha_out", 0.01f)),
+      early_(attribute<int64_t>(info, "early", 0) != 0) {
   if (target.backend == SIGE_CUDA) {
     sige_plans* plans = nullptr;
     check(sige_plans_create(&plans));
@@ -75,7 +76,11 @@ void Conv::run(Call& call) const {
   const std::lock_guard<std::mutex> guard(lock_);
   check(sige_plans_prepare(plans_.get(), &args, 1));
   execution.plans = plans_.get();
+  if (!early_ || !sige_plans_one_kernel(plans_.get(), &args)) return check(sige_conv(&args, &execution));
+  if (!branch_) branch_ = Branch::of(execution.stream);
+  execution.stream = branch_->fork(execution.stream, this);
   check(sige_conv(&args, &execution));
+  branch_->add(args.out);
 }
 
 }  // namespace sige::ort

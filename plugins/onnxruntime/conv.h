@@ -4,6 +4,7 @@
 #include <mutex>
 #include <new>
 
+#include "branch.h"
 #include "source.h"
 
 namespace sige::ort {
@@ -26,6 +27,7 @@ class Conv : Kernel {
   int32_t group_;
   sige_activation activation_in_, activation_out_;
   float alpha_in_, alpha_out_;
+  bool early_;
   struct Free {
     void operator()(void* memory) const { ::operator delete(memory, std::align_val_t{SIGE_WORKSPACE_ALIGNMENT}); }
     void operator()(sige_plans* plans) const { sige_plans_destroy(plans); }
@@ -36,6 +38,7 @@ class Conv : Kernel {
   // CUDA: the products of the row counts seen so far. Filled and read under the lock; a call only launches.
   std::unique_ptr<sige_plans, Free> plans_;
   mutable std::mutex lock_;
+  mutable std::shared_ptr<Branch> branch_;  // CUDA: where an early conv runs
 };
 
 }  // namespace sige::ort

@@ -40,6 +40,7 @@ CONV = Signature(
         "alpha_in": 0.01,
         "activation_out": "identity",
         "alpha_out": 0.01,
+        "early": 0,
     },
     together=SOURCE,
     implied=SECOND,
@@ -66,6 +67,7 @@ def conv(
     alpha_in: float = 0.01,
     activation_out: str = "identity",
     alpha_out: float = 0.01,
+    early: int = 0,
 ) -> np.ndarray:
     """activation_out((gathered @ weight + bias + embedding) * multiplier + residual); defined in docs/ops.md.
 

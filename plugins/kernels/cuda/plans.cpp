@@ -247,4 +247,9 @@ sige_status sige_plans_prepare(sige_plans* plans, const sige_conv_args* args, in
 
 void sige_plans_destroy(sige_plans* plans) { delete plans; }
 
+int32_t sige_plans_one_kernel(const sige_plans* plans, const sige_conv_args* args) {
+  size_t bytes;
+  return plans && !sige_conv_workspace_size(args, SIGE_CUDA, &bytes) && sige::cuda::one_kernel(*plans, *args);
+}
+
 }  // extern "C"
