@@ -53,8 +53,8 @@ def build_edit(translation: Translation) -> ir.Model:
 
 
 def _mark_early(graph: ir.Graph) -> None:
-    """Set `early` on the Convs that may run beside those in front of them: what the network makes of its inputs
-    alone, such as the features of a label map that every block modulates with."""
+    """Set `early` on the Convs that may run beside those in front of them: they read the network's inputs
+    alone, as those do that make the features of a label map that every block modulates with."""
     outputs = set(graph.outputs)
     for node in graph:
         if (node.domain, node.op_type) != (DOMAIN, "Conv") or node.outputs[0] not in outputs:

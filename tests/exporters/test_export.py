@@ -187,3 +187,26 @@ def test_shapes_that_depend_on_values(tmp_path: Path) -> None:
     model = network("i = NonZero(x) y = Cast<to=1>(i)", weights={"axes": ints(0)})
     with pytest.raises(sige.ExportError, match="shape of output 'y'"):
         sige.export(saved(model, tmp_path), {"x": X}, tmp_path / "bundle", ["x"])
+
+
+# ---- which convs may start early ---------------------------------------------------------------------------
+
+
+def early(model: onnx.ModelProto, folder: Path) -> list[int]:
+    """The attribute `early` of the edit graph's convs, in order."""
+    bundle = sige.export(saved(model, folder), {"x": X}, folder / "bundle", ["x"])
+    edit = onnx.load(bundle.path("edit.onnx"), load_external_data=False)
+    convs = [node for node in edit.graph.node if node.op_type == "Conv" and node.domain == "sige"]
+    return [next((a.i for a in node.attribute if a.name == "early"), 0) for node in convs]
+
+
+def test_a_conv_of_the_input_whose_base_is_kept_may_start_early(tmp_path: Path) -> None:
+    text = "h = Conv<pads=[1,1,1,1]>(x, w)\nr = Relu(h)\ny = Conv<pads=[1,1,1,1]>(r, v)"
+    weights = {"w": weight(8, 4, 3, 3), "v": weight(3, 8, 3, 3)}
+    assert early(network(text, weights=weights), tmp_path) == [1, 0]
+
+
+def test_a_result_that_lies_in_the_engines_memory_comes_in_its_turn(tmp_path: Path) -> None:
+    text = "h = Conv<pads=[1,1,1,1]>(x, w)\ny = Conv(h, v)"  # a linear layer reads no base of h
+    weights = {"w": weight(8, 4, 3, 3), "v": weight(3, 8, 1, 1)}
+    assert early(network(text, weights=weights), tmp_path) == [0, 0]
