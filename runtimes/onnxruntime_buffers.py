@@ -197,8 +197,8 @@ def _load_cuda(device: str) -> None:
             f"device {device!r} needs ONNX Runtime 1.27 or later, and this is {onnxruntime.__version__}; "
             "upgrade onnxruntime-gpu, or open the bundle with device='cpu'."
         )
-    # Failures come as exceptions; what else it would write to stderr (plugin devices that it does not find, ways
-    # of cuDNN that it goes on without) goes past each session's own level.
+    # Failures come as exceptions. What else it writes to stderr (plugin devices that it does not find,
+    # plans of cuDNN's that it goes on without) passes by the level of each session.
     onnxruntime.set_default_logger_severity(4)
     with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
         onnxruntime.preload_dlls()

@@ -14,11 +14,10 @@ def test_levels_count_by_their_multiply_adds() -> None:
         LevelSpec(id="b", height=5, width=5, macs=300),
         LevelSpec(id="c", height=2, width=2, macs=0),
     ]
-    assert Work(levels).active_fraction({"a": 50, "b": 5, "c": 4}) == pytest.approx(
-        (100 * 0.5 + 300 * 0.2) / 400
-    )
-    assert Work(levels).active_fraction({"a": 100, "b": 25, "c": 4}) == 1
-    assert Work(levels).active_fraction({"a": 0, "b": 0, "c": 0}) == 0
+    work = Work(levels)
+    assert work.active_fraction({"a": 50, "b": 5, "c": 4}) == pytest.approx((100 * 0.5 + 300 * 0.2) / 400)
+    assert work.active_fraction({"a": 100, "b": 25, "c": 4}) == 1
+    assert work.active_fraction({"a": 0, "b": 0, "c": 0}) == 0
 
 
 def test_a_network_without_multiply_adds_counts_by_pixels() -> None:

@@ -95,7 +95,7 @@ class NativeIndexer:
         self._memory.fetch(self.block, self._landing)
 
     def counts_and_status(self) -> tuple[dict[str, int], list[int]]:
-        """Waits for `begin`; returns the active pixels of each level, and the status words as they were then."""
+        """Waits for `begin`; returns the active pixels of each level, and the status words as of then."""
         self._memory.synchronize()
         block = self._landed.tolist()
         self._counts = block[: len(self._levels)]

@@ -64,8 +64,10 @@ OK = Error.cudaSuccess
 
 
 class Runtime:
-    """The module's functions, with a driver of `devices` devices and `memory` bytes each. calls: how often each
-    was called."""
+    """The module's functions, with a driver of `devices` devices and `memory` bytes each.
+
+    calls: how often each was called.
+    """
 
     cudaError_t, cudaMemcpyKind, cudaMemoryType = cudaError_t, cudaMemcpyKind, cudaMemoryType
     cudaGraphNodeType, cudaStreamCaptureMode = cudaGraphNodeType, cudaStreamCaptureMode

@@ -51,7 +51,8 @@ class FakeGpu(OnnxRuntimeOnBuffers):
         return lambda: self._add(run)
 
     def _queued(self, function: Any) -> Callable[..., int]:
-        """A call of the kernels with its arguments as they are now, whatever the caller's arrays hold later."""
+        """A call of the kernels with its arguments as they are now, whatever the caller's arrays hold
+        later."""
 
         def call(*arguments: Any) -> int:
             where, size = _changing(function.__name__, arguments)

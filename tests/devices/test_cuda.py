@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import pytest
 from sige_deploy.devices import cuda
 from sige_deploy.devices.cuda import CudaMemory, device_index
 from sige_deploy.devices.graphs import CudaGraphs
-from sige_deploy.devices.memory import Buffer
+from sige_deploy.devices.memory import Buffer, host_array
 from sige_deploy.errors import InputError, RuntimeFailure
 
 from .fake_cuda import Error, Node, Runtime, cudaGraphNodeType
@@ -76,8 +77,11 @@ def test_the_threads_own_device_comes_back(runtime: Runtime) -> None:
     runtime.devices = 3
     memory = CudaMemory("cuda:2")
     assert runtime.current == 0
-    with memory.current():
+    with memory.current(), memory.current():
         assert runtime.current == 2
+    assert runtime.current == 0
+    with pytest.raises(ValueError), memory.current():
+        raise ValueError
     assert runtime.current == 0
 
 
@@ -176,7 +180,14 @@ def reads_the_host(memory: CudaMemory) -> Callable[[], None]:
     return lambda: memory.copy(Buffer(array.ctypes.data, [8], np.int32, array), buffer)
 
 
-@pytest.mark.parametrize("make", [waits, reads_the_host])
+def writes_the_host(memory: CudaMemory) -> Callable[[], None]:
+    """Pinned, but not where it is to be read."""
+    source = memory.empty([8], np.int32)
+    pinned = memory.call(memory.api.cudaHostAlloc, source.nbytes, 0)
+    return lambda: memory.copy(source, source.at(pinned))
+
+
+@pytest.mark.parametrize("make", [waits, reads_the_host, writes_the_host])
 def test_what_cannot_be_repeated_stays_as_it_is(
     memory: CudaMemory, make: Callable[[CudaMemory], Callable[[], None]]
 ) -> None:
@@ -199,6 +210,23 @@ def test_a_failing_work_fails_as_without_a_graph(memory: CudaMemory) -> None:
     assert "the engine failed" in refused(lambda: graphs.run("a", work))
     work.also = lambda: None
     assert not graphs.run("a", work)
+
+
+def test_a_captured_copy_lands_where_it_is_to_be_read(memory: CudaMemory, runtime: Runtime) -> None:
+    graphs, work = CudaGraphs(memory), Work(memory)
+    landing = memory.landing(work.target)
+    pointer, landed = landing.pointer, host_array(landing)
+    work.also = functools.partial(memory.fetch, work.target, landing)
+    for value, captured in [(1, False), (2, True), (3, True)]:
+        work.sets(value)
+        assert graphs.run("a", work) is captured
+        memory.synchronize()
+        assert (landed == value).all()
+    assert memory.lands(pointer) and pointer in runtime.blocks
+    work.also = lambda: None
+    del landing, landed
+    gc.collect()
+    assert not memory.lands(pointer) and pointer not in runtime.blocks
 
 
 def test_host_functions_are_taken_out(

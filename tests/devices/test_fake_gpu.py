@@ -1,0 +1,121 @@
+"""Whole sessions on the stand-in for the driver: captured graphs give the host's bits, with few calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from sige_deploy.bundle import Bundle, open_bundle
+from sige_deploy.devices import cuda
+from sige_deploy.devices.exchange import Exchange
+from sige_deploy.errors import InputError, RuntimeFailure
+from sige_deploy.inputs import is_tensor
+from sige_deploy.runtimes.onnxruntime_buffers import OnnxRuntimeOnBuffers
+from sige_deploy.session import Session
+
+from .fake_cuda import Error, Runtime
+from .fake_gpu import FakeGpu
+
+BOX = slice(2, 6), slice(3, 9)
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> Runtime:
+    fake = Runtime()
+    monkeypatch.setattr(cuda, "_bindings", lambda device: fake)
+    return fake
+
+
+@pytest.fixture
+def gpu(tiny_path: Path, library: Path, driver: Runtime) -> Iterator[Session]:
+    bundle = open_bundle(tiny_path)
+    with Session(bundle, FakeGpu(bundle, library, driver)) as opened:
+        yield opened
+
+
+def test_equal_bits_with_plain_runs(
+    gpu: Session, on_buffers: Callable[[Bundle], OnnxRuntimeOnBuffers]
+) -> None:
+    rng = np.random.default_rng(0)
+    inputs = tiny.inputs()
+    captured = 0
+    with Session(gpu.bundle, on_buffers(gpu.bundle)) as plain:
+        for session in (gpu, plain):
+            session.record(**inputs)
+        for turn in range(60):
+            h, w = (4, 6) if turn % 2 else rng.integers(1, (tiny.H // 2, tiny.W))
+            y, x = rng.integers(0, tiny.H - h + 1), rng.integers(0, tiny.W - w + 1)
+            changed = tiny.edited(inputs, slice(y, y + h), slice(x, x + w), by=1 + turn)
+            changed["offset"] = inputs["offset"] + turn
+            mask = rng.random((tiny.H, tiny.W)) < 0.1 if turn % 3 == 1 else None
+            wanted, got = plain.edit(**changed, mask=mask), gpu.edit(**changed, mask=mask)
+            for name, value in wanted.items():
+                assert got[name].tobytes() == value.tobytes(), (turn, name)
+            assert gpu.report.path == plain.report.path and gpu.report.rows == plain.report.rows
+            captured += gpu.report.captured
+            if turn % 7 == 6:
+                gpu.commit()
+                plain.commit()
+    assert captured > 20
+
+
+def test_a_repeated_edit_asks_the_driver_for_little(gpu: Session, driver: Runtime) -> None:
+    gpu.record(**tiny.inputs())
+    for turn in range(4):
+        driver.calls.clear()
+        gpu.edit(**tiny.edited(tiny.inputs(), *BOX, by=turn + 1))
+    assert gpu.report.captured
+    # Each output comes to the host by a copy, which is waited for.
+    outputs = len(gpu.bundle.manifest.outputs)
+    assert driver.calls == {
+        "cudaGetDevice": 1,
+        "cudaMemcpyAsync": len(gpu.bundle.manifest.inputs) + outputs,
+        "cudaGraphLaunch": 2,
+        "cudaStreamSynchronize": 1 + outputs,
+    }
+
+
+def test_tensors_on_the_device_are_copied_there(
+    gpu: Session, driver: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the order of torch's stream, before and after; the only waits are for the counts and at the end."""
+    monkeypatch.setattr(Exchange, "_here", lambda self, value: is_tensor(value))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=7))
+    changed = {name: torch.from_numpy(x) for name, x in tiny.edited(tiny.inputs(), *BOX).items()}
+    changed["image"] = changed["image"].to(memory_format=torch.channels_last)
+    gpu.record(**tiny.inputs())
+    wanted = gpu.edit(**tiny.edited(tiny.inputs(), *BOX))
+    for _ in range(3):
+        driver.calls.clear()
+        got = gpu.edit(**changed)
+    assert gpu.report.captured
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(got[name].numpy(), value)
+    assert driver.calls == {
+        "cudaGetDevice": 1,
+        "cudaEventRecord": 2,
+        "cudaStreamWaitEvent": 2,
+        "cudaMemcpyAsync": len(gpu.bundle.manifest.inputs) + len(gpu.bundle.manifest.outputs),
+        "cudaGraphLaunch": 2,
+        "cudaStreamSynchronize": 2,
+    }
+
+
+def test_failures_leave_the_session_usable(gpu: Session, driver: Runtime) -> None:
+    gpu.record(**tiny.inputs())
+    changed = tiny.edited(tiny.inputs(), *BOX)
+    wanted = [gpu.edit(**changed)["y"] for _ in range(3)][-1]
+    broken = {**changed, "offset": np.full_like(changed["offset"], np.nan)}
+    with pytest.raises(InputError, match="'offset' holds NaN"):
+        gpu.edit(**broken)
+    driver.failing = Error.cudaErrorIllegalAddress
+    with pytest.raises(RuntimeFailure, match="cudaErrorIllegalAddress"):
+        gpu.edit(**changed)
+    assert driver.current == 0
+    np.testing.assert_array_equal(gpu.edit(**changed)["y"], wanted)
