@@ -144,7 +144,7 @@ def bench(
 
 def always_sparse(bundle: Bundle) -> Bundle:
     """The bundle with a planner that never chooses dense; the files stay as they are."""
-    planner = PlannerSpec(dense_above=NEVER)
+    planner = PlannerSpec(dense_above=NEVER, gpu_dense_above=NEVER)
     return Bundle(bundle.root, bundle.manifest.model_copy(update={"planner": planner}))
 
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from sige_deploy import files
 from sige_deploy.errors import BundleError
 from sige_deploy.geometry import Geometry, Level, geometries_from_tensors
-from sige_deploy.manifest import OP_SET_VERSION, SCHEMA_VERSION, FileSpec, Manifest, PlannerSpec
+from sige_deploy.manifest import OP_SET_VERSION, SCHEMA_VERSION, FileSpec, Manifest
 from sige_deploy.masks import MaskPolicy
 
 MANIFEST = "manifest.json"
@@ -96,7 +96,8 @@ class Bundle:
         """Write a new planner threshold (active fraction of MACs, >= 0) into the manifest; the id stays."""
         if not 0 <= dense_above < float("inf"):
             raise BundleError(f"dense_above is a fraction of the dense work, 0 or more, not {dense_above}.")
-        planner = PlannerSpec(dense_above=dense_above, calibrated=calibrated)
+        update = {"dense_above": dense_above, "calibrated": calibrated}
+        planner = self.manifest.planner.model_copy(update=update)
         manifest = self.manifest.model_copy(update={"planner": planner})
         try:
             with files.replacing(self.root / MANIFEST) as file:

@@ -150,9 +150,10 @@ class PolicySpec(Spec):
 
 
 class PlannerSpec(Spec):
-    """Edits whose active fraction of MACs is above `dense_above` run dense."""
+    """Edits whose active fraction of MACs is above `dense_above` run dense; on a GPU, above `gpu_dense_above`."""
 
     dense_above: Annotated[float, Field(ge=0)] = 0.5
+    gpu_dense_above: Annotated[float, Field(ge=0)] = 1.0
     calibrated: bool = False
 
 

@@ -34,6 +34,6 @@ def weights(levels: list[LevelSpec]) -> list[int]:
     return [level.macs if counted else level.height * level.width for level in levels]
 
 
-def runs_dense(planner: PlannerSpec, fraction: float) -> bool:
-    """Whether an edit with this active fraction is faster dense."""
-    return fraction > planner.dense_above
+def runs_dense(planner: PlannerSpec, fraction: float, gpu: bool = False) -> bool:
+    """Whether an edit with this active fraction is faster dense. gpu: whether it would run on a GPU."""
+    return fraction > (planner.gpu_dense_above if gpu else planner.dense_above)

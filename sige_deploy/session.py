@@ -224,7 +224,8 @@ class Session:
         """(path, active fraction) of an edit with these active pixels."""
         if any(counts.values()):
             fraction = self._work.active_fraction(counts)
-            dense = planner.runs_dense(self.bundle.manifest.planner, fraction)
+            assert self._device is not None
+            dense = planner.runs_dense(self.bundle.manifest.planner, fraction, self._device.gpu)
             return ("dense" if dense else "sparse"), fraction
         free = (spec.name for spec in self._manifest.inputs if spec.role == "free")
         if not masked and any(call.changed(name) for name in free):

@@ -53,6 +53,10 @@ class Device(Protocol):
         """Engine and device, for reports."""
 
     @property
+    def gpu(self) -> bool:
+        """Whether it is a GPU."""
+
+    @property
     def recorded(self) -> bool:
         """Whether there is a recorded state."""
 

@@ -43,6 +43,7 @@ class _Pending:
 class HostDevice:
     """A `Device` of numpy arrays on a runtime that takes such."""
 
+    gpu = False
     graphs = 0
 
     def __init__(self, bundle: Bundle, runtime: HostRuntime) -> None:

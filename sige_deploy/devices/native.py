@@ -77,6 +77,10 @@ class NativeDevice:
         return self.runtime.name
 
     @property
+    def gpu(self) -> bool:
+        return self.memory.backend == 1
+
+    @property
     def storage(self) -> Buffers:
         """Where the recorded state is, as `caches.expected` names it."""
         if self._storage is None:
