@@ -8,7 +8,8 @@ more rows than the square does, because it is ragged or in several pieces. The l
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -19,7 +20,6 @@ from sige_deploy.rows import size
 SPREADS = (1.0, 1.5, 2.5)
 GROWTH = 1.1  # of the side from step to step
 MULTIPLE = 8
-KEPT = 1024  # answers, as edits of the same place come again
 
 
 class Buckets:
@@ -36,24 +36,29 @@ class Buckets:
         ]
         distinct = np.unique(np.array([*rows, everything]), axis=0)
         work = distinct / everything @ weights(manifest.levels)
-        self._rows = distinct[work.argsort(kind="stable")]  # least work first
-        self._fitted: dict[tuple[int, ...], dict[str, int]] = {}
+        self._rows: list[list[int]] = distinct[work.argsort(kind="stable")].tolist()  # least work first
+        self._holding = [_holding(column) for column in zip(*self._rows)]
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def fit(self, counts: Mapping[str, int]) -> Mapping[str, int]:
+    def fit(self, counts: Mapping[str, int]) -> dict[str, int]:
         """Padded rows of each level by id: those of the bucket of least work that holds `counts` (active
         pixels by level id); 0 for levels without active pixels."""
-        needed = tuple([counts[id_] for id_ in self.levels])
-        fitted = self._fitted.get(needed)
-        if fitted is None:
-            first = (self._rows >= needed).all(axis=1).argmax()
-            padded = [rows if count else 0 for rows, count in zip(self._rows[first].tolist(), needed)]
-            if len(self._fitted) >= KEPT:
-                self._fitted.clear()
-            fitted = self._fitted[needed] = dict(zip(self.levels, padded))
-        return fitted
+        needed = [counts[id_] for id_ in self.levels]
+        holding = -1
+        for (sizes, sets), count in zip(self._holding, needed):
+            holding &= sets[bisect_left(sizes, count)]
+        first = (holding & -holding).bit_length() - 1
+        padded = [rows if count else 0 for rows, count in zip(self._rows[first], needed)]
+        return dict(zip(self.levels, padded))
+
+
+def _holding(rows: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The distinct sizes among the buckets' rows of a level, ascending, and for each the buckets that hold so
+    many: bit b for bucket b."""
+    sizes = sorted(set(rows))
+    return sizes, [sum(1 << b for b, size in enumerate(rows) if size >= needed) for needed in sizes]
 
 
 def _sides(longest: int) -> list[int]:
