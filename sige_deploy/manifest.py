@@ -150,7 +150,7 @@ class PolicySpec(Spec):
 
 
 class PlannerSpec(Spec):
-    """Edits whose active fraction of MACs is above `dense_above` run dense; on a GPU, above `gpu_dense_above`."""
+    """Edits whose active fraction of MACs is above `dense_above`, on a GPU `gpu_dense_above`, run dense."""
 
     dense_above: Annotated[float, Field(ge=0)] = 0.5
     gpu_dense_above: Annotated[float, Field(ge=0)] = 1.0
