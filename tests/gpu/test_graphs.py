@@ -114,6 +114,7 @@ def test_replays_give_what_plain_runs_give(session: sige.Session, stack: Path, d
                 other.commit()
                 inputs = changed
         refused = session._device.captured.refused  # type: ignore[union-attr]
+        assert ("look", False) not in refused, refused
         assert not captured[0] and sum(captured) >= len(captured) - 6, (captured, refused)
         assert 2 <= session.report.graphs <= 10
 
