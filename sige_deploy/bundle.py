@@ -92,11 +92,22 @@ class Bundle:
             granularity={x.id: x.granularity for x in self.manifest.levels},
         )
 
-    def update_planner(self, dense_above: float, calibrated: bool = True) -> None:
-        """Write a new planner threshold (active fraction of MACs, >= 0) into the manifest; the id stays."""
-        if not 0 <= dense_above < float("inf"):
-            raise BundleError(f"dense_above is a fraction of the dense work, 0 or more, not {dense_above}.")
-        update = {"dense_above": dense_above, "calibrated": calibrated}
+    def update_planner(
+        self,
+        dense_above: float | None = None,
+        calibrated: bool = True,
+        *,
+        gpu_dense_above: float | None = None,
+    ) -> None:
+        """Write new planner thresholds (active fractions of MACs, >= 0; None: as it was) into the manifest; the
+        id stays. calibrated: whether `dense_above` was measured."""
+        given = {"dense_above": dense_above, "gpu_dense_above": gpu_dense_above}
+        update: dict[str, object] = {name: value for name, value in given.items() if value is not None}
+        for name, value in given.items():
+            if value is not None and not 0 <= value < float("inf"):
+                raise BundleError(f"{name} is a fraction of the dense work, 0 or more, not {value}.")
+        if dense_above is not None:
+            update["calibrated"] = calibrated
         planner = self.manifest.planner.model_copy(update=update)
         manifest = self.manifest.model_copy(update={"planner": planner})
         try:

@@ -157,6 +157,18 @@ def test_update_planner_keeps_the_id(tiny_copy: Path) -> None:
         bundle.update_planner(float("nan"))
 
 
+def test_update_planner_for_gpus_leaves_the_other_threshold(tiny_copy: Path) -> None:
+    bundle = open_bundle(tiny_copy)
+    before = bundle.manifest.planner
+    bundle.update_planner(gpu_dense_above=0.75)
+    after = open_bundle(tiny_copy).manifest.planner
+    assert (after.dense_above, after.gpu_dense_above, after.calibrated) == (
+        before.dense_above, 0.75, before.calibrated,
+    )  # fmt: skip
+    with pytest.raises(BundleError, match="gpu_dense_above is a fraction"):
+        bundle.update_planner(gpu_dense_above=-1.0)
+
+
 def test_writing_leaves_nothing_beside(tmp_path: Path) -> None:
     tiny.write_tiny(tmp_path / "new" / "tiny")
     assert names(tmp_path / "new") == {"tiny"}

@@ -49,8 +49,10 @@ def stack(request: pytest.FixtureRequest, device: str, tmp_path_factory: pytest.
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("stack") / request.param
     precision = "float16" if request.param == "float16" else "as_given"
-    config = sige.SparseConfig(precision=precision, dense_above=0.7)
-    sige.export(Stack().eval(), {"image": torch.randn(1, 3, 96, 64)}, path, spatial=["image"], config=config)
+    config = sige.SparseConfig(precision=precision)
+    example = {"image": torch.randn(1, 3, 96, 64)}
+    bundle = sige.export(Stack().eval(), example, path, spatial=["image"], config=config)
+    bundle.update_planner(gpu_dense_above=0.7)
     return path
 
 

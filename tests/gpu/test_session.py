@@ -11,7 +11,9 @@ import tiny
 import torch
 
 import sige_deploy as sige
+from sige_deploy.bench import always_sparse
 from sige_deploy.errors import InputError, RuntimeFailure, StateError
+from sige_deploy.runtimes.base import create
 
 
 @pytest.fixture
@@ -57,7 +59,8 @@ def test_edits_of_all_sizes_in_any_order(gpu: sige.Session, tiny_path: Path) -> 
     inputs = tiny.inputs()
     height, width = inputs["image"].shape[2:]
     rng = np.random.default_rng(0)
-    with sige.open(tiny_path, threads=1) as cpu:
+    bundle = always_sparse(sige.open_bundle(tiny_path))
+    with sige.Session(bundle, create(None, bundle, "cpu", 1)) as cpu:
         cpu.record(**inputs)
         gpu.record(**inputs)
         for turn in range(60):
