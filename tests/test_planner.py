@@ -28,3 +28,10 @@ def test_a_network_without_multiply_adds_counts_by_pixels() -> None:
 def test_dense_above_is_exclusive() -> None:
     assert not runs_dense(PlannerSpec(dense_above=0.5), 0.5)
     assert runs_dense(PlannerSpec(dense_above=0.5), 0.51)
+
+
+def test_a_gpu_has_a_threshold_of_its_own() -> None:
+    spec = PlannerSpec(dense_above=0.5, gpu_dense_above=0.9)
+    assert [runs_dense(spec, 0.7), runs_dense(spec, 0.7, gpu=True), runs_dense(spec, 0.95, gpu=True)] == [
+        True, False, True,
+    ]  # fmt: skip

@@ -23,9 +23,9 @@ LAUNCH_US = 1.0  # an empty kernel inside a CUDA graph
 
 
 def interleaved(ways: Mapping[str, Run], repeats: int) -> dict[str, list[float]]:
-    """Milliseconds of each way, run in turn, from an idle GPU to an idle GPU. Each timed run follows an untimed
-    one of its own way, as one of several edits or denoising steps does; what a run returned is poisoned before
-    the next."""
+    """Milliseconds of each way, run in turn, from an idle GPU to an idle GPU. Each timed run follows an
+    untimed one of its own way, as one of several edits or denoising steps does; what a run returned is
+    poisoned before the next."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     gc.collect()
     gc.disable()
