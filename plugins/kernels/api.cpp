@@ -136,6 +136,8 @@ const char* sige_status_string(int32_t status) {
     case SIGE_WORKSPACE_TOO_SMALL: return "The workspace is smaller than the op's workspace size.";
     case SIGE_NOT_PREPARED: return "The plans hold no matrix product of these sizes; call sige_plans_prepare first.";
     case SIGE_ENGINE_FAILURE: return "The device's runtime refused a call.";
+    case SIGE_NO_CUBLAS:
+      return "libcublasLt of CUDA 13 was not found or does not start; install onnxruntime-gpu[cuda] or nvidia-cublas.";
     default: return "Unknown status.";
   }
 }

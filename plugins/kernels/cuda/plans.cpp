@@ -222,7 +222,8 @@ extern "C" {
 sige_status sige_plans_create(sige_plans** plans) {
   if (!plans) return SIGE_INVALID_ARGUMENT;
   std::unique_ptr<sige_plans> created(new (std::nothrow) sige_plans);
-  if (!created || cublasLtCreate(&created->handle)) return SIGE_ENGINE_FAILURE;
+  if (!created) return SIGE_ENGINE_FAILURE;
+  if (cublasLtCreate(&created->handle)) return SIGE_NO_CUBLAS;
   int device, major, minor;
   if (cudaGetDevice(&device) || cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) ||
       cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device))

@@ -34,6 +34,7 @@ typedef enum sige_status {
   SIGE_WORKSPACE_TOO_SMALL = 4,
   SIGE_NOT_PREPARED = 5,
   SIGE_ENGINE_FAILURE = 6,
+  SIGE_NO_CUBLAS = 7,
 } sige_status;
 
 typedef enum sige_backend { SIGE_CPU = 0, SIGE_CUDA = 1 } sige_backend;
