@@ -3,7 +3,8 @@
     PYTHONPATH=tests python benchmarks/kernels/cuda.py --library build/cuda/libsige_kernels.so \
         --out benchmarks/results/kernels_cuda.json
 
-And at the attention of a DDPM: batch 1, one head of 512 channels.
+And at the attention of a DDPM (batch 1, one head of 512 channels), and at convs of a DDPM and of GauGAN at a
+1.2 % edit (batch 1), 40 in one graph.
 
 float16, batch 2, 64x64 latents; every time is the median of replays of a captured graph. A conv is timed over
 copies of its weight that together exceed the L2 cache, and all 50 once more in one graph, each with its own.
@@ -34,6 +35,14 @@ SHARES = {  # active pixels per level
 }
 WIDE_ROWS = (9, 16, 32, 64)  # of the DDPM's attention: one head of 512 channels, 16x16 pixels
 ROTATION_BYTES = 256 << 20
+FEW_ROWS = [  # (taps, rows, Cin, Cout, whether affine and SiLU come before)
+    (9, 896, 128, 128, True), (9, 896, 256, 128, True), (9, 252, 128, 128, True), (9, 252, 384, 128, True),
+    (9, 88, 256, 256, True), (9, 88, 512, 256, True), (9, 32, 256, 256, True), (9, 32, 768, 256, True),
+    (9, 12, 512, 512, True), (9, 12, 1024, 512, True), (1, 12, 512, 512, True), (1, 88, 512, 256, False),
+    (9, 1718, 36, 128, False), (9, 1718, 128, 128, False), (9, 480, 36, 128, False), (9, 480, 128, 256, False),
+    (9, 140, 512, 256, False), (9, 52, 128, 1024, False), (9, 12, 128, 1024, False), (9, 12, 1024, 1024, False),
+]  # fmt: skip
+CHAIN = 40
 REPEATS = 20  # of an attention in one graph, so that the launch of the graph itself hardly counts
 
 
@@ -184,6 +193,42 @@ class Bench:
         self.kept.clear()
         return result
 
+    def few_rows(self, taps: int, rows: int, channels: int, outputs: int, affine: bool) -> dict[str, Any]:
+        """A chain of one conv, each with a weight of its own, and the chain of its gather and product."""
+        halo = 4 * int(rows**0.5) + 4
+        inputs = {"rows": values(1, rows, channels), "bias": values(outputs)}
+        if taps > 1:
+            inputs |= {
+                "base": values(1, 8 * halo, channels),
+                "halo": torch.randint(0, 8 * halo, (halo,), device="cuda", dtype=torch.int32),
+                "table": torch.randint(-1, rows + halo, (rows, taps), device="cuda", dtype=torch.int32),
+            }
+        if affine:
+            inputs |= {"scale": values(1, 1, channels), "shift": values(1, 1, channels)}
+        weights = [values(taps, channels, outputs) * (taps * channels) ** -0.5 for _ in range(CHAIN)]
+        before = "silu" if affine else "identity"
+        convs = [self.call("conv", inputs | {"weight": w}, {"activation_in": before}) for w in weights]
+        kept = {name: value for name, value in inputs.items() if name != "bias"}
+        gather = self.call("gather", kept, {"activation": before})
+        gathered = values(rows, taps * channels)
+
+        def apart() -> None:
+            for weight in weights:
+                gather()
+                torch.mm(gathered, weight.flatten(0, 1))
+
+        result = {
+            "taps": taps,
+            "rows": rows,
+            "inputs": channels,
+            "outputs": outputs,
+            "affine": affine,
+            "conv_us": timed(lambda: [conv() for conv in convs] and None) / CHAIN,
+            "gather_and_torch_mm_us": timed(apart) / CHAIN,
+        }
+        self.kept.clear()
+        return result
+
     def attention(
         self, level: int, rows: int, channels: int, batch: int = BATCH, heads: int = HEADS
     ) -> dict[str, Any]:
@@ -264,6 +309,14 @@ def main() -> None:
                     f"  attention {a['level']:3} rows {a['rows']:4} dk {a['dk']:3}: "
                     f"{a['attention_us']:6.1f} us, index_copy and PyTorch's {a['torch_us']:6.1f}"
                 )
+    bench = Bench(kernels, {}, 1)
+    few = [bench.few_rows(*shape) for shape in FEW_ROWS]
+    bench.device.close()
+    for r in few:
+        print(
+            f"  {r['taps']} taps, rows {r['rows']:4} {r['inputs']:5} -> {r['outputs']:5}: {r['conv_us']:6.2f} us, "
+            f"gather and torch.mm {r['gather_and_torch_mm_us']:6.2f}"
+        )
     if options.out:
         document = {
             "date": time.strftime("%Y-%m-%d"),
@@ -273,6 +326,7 @@ def main() -> None:
             "dtype": "float16",
             "batch": BATCH,
             "runs": runs,
+            "few_rows": few,
         }
         options.out.write_text(json.dumps(rounded(document), indent=1) + "\n")
 
