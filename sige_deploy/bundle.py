@@ -99,8 +99,8 @@ class Bundle:
         *,
         gpu_dense_above: float | None = None,
     ) -> None:
-        """Write new planner thresholds (active fractions of MACs, >= 0; None: as it was) into the manifest; the
-        id stays. calibrated: whether `dense_above` was measured."""
+        """Write new planner thresholds (active fractions of MACs, >= 0; None: as it was) into the manifest;
+        the id stays. calibrated: whether `dense_above` was measured."""
         given = {"dense_above": dense_above, "gpu_dense_above": gpu_dense_above}
         update: dict[str, object] = {name: value for name, value in given.items() if value is not None}
         for name, value in given.items():
