@@ -10,7 +10,7 @@ ON_GPU := PYTHONSAFEPATH=1 PYTHONPATH=build/tree:tests
 
 .PHONY: test lint demo native native-cuda check-cuda test-gpu sanitize-gpu bench-gpu tree clean
 
-test: .venv/ready
+test: .venv/ready build/tensorrt/ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 lint: .venv/ready tree
@@ -28,13 +28,13 @@ native native-cuda:
 	    $(if $(CUDA_ARCHITECTURES),'-DCMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)')
 	cmake --build build/native --parallel
 
-# Whether the CUDA sources compile and link, for one architecture; needs nvcc and no GPU.
+# Whether the CUDA sources and the TensorRT plugins compile and link, for one architecture; needs nvcc and no GPU.
 check-cuda:
 	@if command -v nvcc >/dev/null; then set -x; \
 	    cmake -S plugins -B build/check_cuda -DSIGE_CUDA=ON -DSIGE_ONNXRUNTIME=OFF -DSIGE_INSTRUCTION_SETS=none \
 	        -DCMAKE_CUDA_ARCHITECTURES=90-real && \
 	    cmake --build build/check_cuda --parallel 2 && \
-	    $(PYTHON) -c 'import ctypes; ctypes.CDLL("build/check_cuda/libsige_kernels.so")'; \
+	    $(PYTHON) -c 'import ctypes; ctypes.CDLL("build/check_cuda/libsige_tensorrt.so")'; \
 	else echo 'check-cuda: skipped, there is no nvcc on this machine'; fi
 
 # On a machine with a GPU, in the environment of $(PYTHON), which has torch with CUDA and onnxruntime-gpu.
@@ -60,6 +60,17 @@ bench-gpu: native-cuda tree
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet $(TORCH) --editable '.[dev,diffusers]' --config-settings wheel.cmake=false
 	touch $@
+
+# What tests load the TensorRT plugins into, each version in a folder: TensorRT for RTX, which builds engines, and two
+# runtimes. Where they cannot be had, these tests skip.
+build/tensorrt/ready: .venv/ready
+	rm -rf $(@D)
+	mkdir -p $(@D)
+	for package in rtx:1.7.1.116 lean:10.16.1.11 lean:11.4.0.106; do \
+	    name=$${package%:*} version=$${package#*:}; \
+	    $(BIN)/pip install --quiet --no-deps --only-binary :all: --target $(@D)/$$name-$$version \
+	        tensorrt-$$name-cu13-libs==$$version tensorrt-$$name-cu13-bindings==$$version || failed=1; \
+	done; test -z "$$failed" && touch $@ || echo 'tests of the TensorRT plugins skip what they have no packages for'
 
 # The package as it is installed: exporters/, runtimes/ and the street network at their import names.
 tree:
