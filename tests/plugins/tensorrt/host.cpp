@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -24,18 +25,26 @@ static std::map<std::string, IPluginCreatorV3One*> creators;
 // Attributes of a node, kept alive here.
 struct Fields {
   std::vector<PluginField> list;
+  std::vector<std::shared_ptr<void>> values;
   PluginFieldCollection collection{};
 
   Fields& text(const char* name, const char* value) {
     return add(name, value, PluginFieldType::kCHAR, std::strlen(value));
   }
-  Fields& number(const char* name, int32_t value) { return add(name, new int32_t(value), PluginFieldType::kINT32, 1); }
-  Fields& real(const char* name, float value) { return add(name, new float(value), PluginFieldType::kFLOAT32, 1); }
+  Fields& number(const char* name, int32_t value) {
+    return add(name, keep(value), PluginFieldType::kINT32, 1);
+  }
+  Fields& real(const char* name, float value) { return add(name, keep(value), PluginFieldType::kFLOAT32, 1); }
   Fields& add(const char* name, const void* data, PluginFieldType type, size_t length) {
     PluginField field;
     field.name = name, field.data = data, field.type = type, field.length = static_cast<int32_t>(length);
     list.push_back(field);
     return *this;
+  }
+  template <typename T>
+  const void* keep(T value) {
+    values.push_back(std::make_shared<T>(value));
+    return values.back().get();
   }
   IPluginV3* create(const char* op) {
     collection = {static_cast<int32_t>(list.size()), list.data()};
