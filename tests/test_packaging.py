@@ -111,6 +111,7 @@ def test_the_wheel_holds_one_top_level_name_and_every_file_of_the_package(wheel:
         if file.suffix in SUFFIXES
     }
     assert {name for name in names if Path(name).suffix in SUFFIXES} == wanted
+    assert not [name for name in names if name.startswith("sige_deploy/runtimes/cpp")]
 
 
 def test_the_wheel_imports_from_where_it_is_installed(wheel: zipfile.ZipFile, tmp_path: Path) -> None:

@@ -1,0 +1,145 @@
+#include "geometry.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "arrays.h"
+#include "text.h"
+
+namespace sige {
+
+using json = nlohmann::json;
+
+constexpr int64_t MOST_TAPS = 1 << 12;  // along an axis
+
+struct Damaged {
+  std::string what;
+};
+
+// A safetensors file: eight bytes of header length, a JSON header, the tensors' bytes.
+class Tensors {
+ public:
+  explicit Tensors(const std::filesystem::path& file) {
+    std::ifstream stream(file, std::ios::binary);
+    data_.assign(std::istreambuf_iterator<char>(stream), {});
+    uint64_t length = 0;
+    if (data_.size() < sizeof length) throw Damaged{"it is shorter than its header"};
+    std::memcpy(&length, data_.data(), sizeof length);
+    if (length > data_.size() - sizeof length) throw Damaged{"it is shorter than its header"};
+    start_ = sizeof length + length;
+    header_ = json::parse(data_.data() + sizeof length, data_.data() + start_);
+    if (!header_.is_object()) throw Damaged{"its header is no JSON object"};
+  }
+
+  bool has(const std::string& name) const { return header_.contains(name); }
+
+  // Values of a tensor, and its shape.
+  template <typename T>
+  std::vector<T> read(const std::string& name, const char* dtype, Shape& shape) const {
+    const json& entry = header_.at(name);
+    if (entry.at("dtype") != dtype) throw Damaged{name + " has type " + entry.at("dtype").dump()};
+    shape = entry.at("shape").get<Shape>();
+    const auto begin = entry.at("data_offsets").at(0).get<uint64_t>(),
+               end = entry.at("data_offsets").at(1).get<uint64_t>();
+    const bool sized = std::all_of(shape.begin(), shape.end(), [](int64_t n) { return n >= 0; });
+    if (!sized || end > data_.size() - start_ || begin > end || end - begin != count_of(shape) * sizeof(T))
+      throw Damaged{name + " does not lie inside the file"};
+    std::vector<T> values((end - begin) / sizeof(T));
+    if (!values.empty()) std::memcpy(values.data(), data_.data() + start_ + begin, end - begin);
+    return values;
+  }
+
+ private:
+  std::vector<char> data_;
+  json header_;
+  size_t start_ = 0;
+};
+
+// The kernels trust what they are given, so everything that AxisTaps promises is checked here.
+static AxisTaps axis_of(const Tensors& tensors, const std::string& prefix) {
+  AxisTaps axis;
+  Shape shape, sizes;
+  const auto pair = tensors.read<int32_t>(prefix + ".shape", "I32", sizes);
+  if (pair.size() != 2 || pair[0] < 1 || pair[1] < 1) throw Damaged{prefix + ".shape is no source size and phases"};
+  axis.source = pair[0];
+  axis.phases = pair[1];
+  axis.index = tensors.read<int32_t>(prefix + ".index", "I32", shape);
+  if (shape.size() != 2 || shape[0] < 1 || shape[1] < 1 || shape[0] > INT32_MAX || shape[1] > MOST_TAPS)
+    throw Damaged{"Taps need an index of shape [n_out, k] with both positive, got " + listed(shape) + "."};
+  axis.outputs = static_cast<int32_t>(shape[0]);
+  axis.taps = static_cast<int32_t>(shape[1]);
+  const auto [low, high] = std::minmax_element(axis.index.begin(), axis.index.end());
+  if (*low < -1 || *high >= axis.source)
+    throw Damaged{"Taps read coordinates " + std::to_string(*low) + ".." + std::to_string(*high) + " of a source of " +
+                  std::to_string(axis.source) + "."};
+  if (tensors.has(prefix + ".weight")) {
+    axis.weight = tensors.read<float>(prefix + ".weight", "F32", sizes);
+    if (sizes != shape ||
+        !std::all_of(axis.weight.begin(), axis.weight.end(), [](float w) { return std::isfinite(w); }))
+      throw Damaged{"Tap weights must be finite and of shape " + listed(shape) + "."};
+  }
+  if (tensors.has(prefix + ".phase")) axis.phase = tensors.read<int32_t>(prefix + ".phase", "I32", sizes);
+  if (axis.phase.empty() != (axis.phases == 1))
+    throw Damaged{"Phases must be given exactly when there are several, got n_phases=" + std::to_string(axis.phases) +
+                  "."};
+  const auto outside = [&](int32_t phase) { return phase < 0 || phase >= axis.phases; };
+  if (!axis.phase.empty() && (sizes != Shape{shape[0]} || std::any_of(axis.phase.begin(), axis.phase.end(), outside)))
+    throw Damaged{"Phases must be [" + std::to_string(axis.outputs) + "] values in 0.." +
+                  std::to_string(axis.phases - 1) + "."};
+  return axis;
+}
+
+static void check_fit(const std::vector<Geometry>& geometries, const Manifest& manifest) {
+  const auto fits = [&](const std::string& id, int32_t height, int32_t width) {
+    const LevelSpec& level = manifest.level(id);
+    return level.height == height && level.width == width;
+  };
+  const auto needs = [](const Geometry& g, const std::string& level, int32_t height, int32_t width) {
+    throw Error(Kind::BUNDLE, "Geometry " + named(g.id) + " needs a level " + named(level) + " of (" +
+                                  std::to_string(height) + ", " + std::to_string(width) +
+                                  "); export the bundle again.");
+  };
+  for (const Geometry& g : geometries) {
+    if (!fits(g.source, g.y.source, g.x.source)) needs(g, g.source, g.y.source, g.x.source);
+    if (!fits(g.target, g.y.outputs, g.x.outputs)) needs(g, g.target, g.y.outputs, g.x.outputs);
+  }
+  for (const LevelSpec& first : manifest.levels) {
+    std::set<std::string> seen;
+    for (const LevelSpec* level = &first; level->geometry;) {
+      const auto found = std::find_if(geometries.begin(), geometries.end(),
+                                      [&](const Geometry& g) { return g.id == *level->geometry; });
+      if (found == geometries.end() || found->target != level->id || !seen.insert(level->id).second)
+        throw Error(Kind::BUNDLE, "Level " + named(level->id) + " names geometry " + named(*level->geometry) +
+                                      ", which does not lead to it; export the bundle again.");
+      level = &manifest.level(found->source);
+    }
+  }
+}
+
+std::vector<Geometry> read_geometries(const std::filesystem::path& file, const Manifest& manifest) {
+  std::vector<Geometry> result;
+  const auto parsed = [](const std::string& who, const auto& read) {
+    try {
+      return read();
+    } catch (const Damaged& error) {
+      throw Error(Kind::BUNDLE, who + error.what + "); export the bundle anew.");
+    } catch (const json::exception& error) {
+      throw Error(Kind::BUNDLE, who + error.what() + "); export the bundle anew.");
+    }
+  };
+  const Tensors tensors = parsed(named(file) + " is not a safetensors file (", [&] { return Tensors(file); });
+  for (const GeometrySpec& spec : manifest.geometries)
+    result.push_back(parsed("Geometry " + named(spec.id) + " is damaged (", [&] {
+      return Geometry{spec.id, spec.source, spec.target, axis_of(tensors, spec.id + ".y"),
+                      axis_of(tensors, spec.id + ".x")};
+    }));
+  check_fit(result, manifest);
+  return result;
+}
+
+}  // namespace sige

@@ -1,0 +1,112 @@
+// The bundle's manifest, as sige_deploy/manifest.py defines it: what a session needs of it; all of it is checked.
+#pragma once
+
+#include <map>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "sige/session.h"
+
+namespace sige {
+
+constexpr int SCHEMA_VERSION = 1;
+constexpr int OP_SET_VERSION = 1;
+
+struct FileSpec {
+  std::string sha256;
+  int64_t bytes;
+};
+
+// One factor of a dense axis. kind: 'N', 'Y', 'X' or 'C'.
+struct Atom {
+  char kind;
+  int64_t size;
+};
+
+using Layout = std::vector<std::vector<Atom>>;  // by dense axis
+
+struct InputSpec {
+  std::string name;
+  Shape shape;
+  DType dtype;
+  std::string role;
+  std::optional<std::string> level;
+  std::string axes;  // kind of each axis of a spatial input
+  std::optional<std::string> reason;
+
+  bool spatial() const { return role == "spatial"; }
+  // Size along the axis of a kind, 1 where there is none.
+  int64_t size(char kind) const;
+};
+
+struct OutputSpec {
+  std::string name;
+  Shape shape;
+  DType dtype;
+  std::optional<std::string> level;
+  Layout layout;
+  std::vector<int64_t> order;  // of the C atoms in the rows' channels
+
+  // Name of the edit graph's output.
+  std::string rows() const { return level ? "rows." + name : name; }
+};
+
+struct LevelSpec {
+  std::string id;
+  int64_t height;
+  int64_t width;
+  std::optional<std::string> geometry;
+  int64_t granularity;
+  int64_t dilation;
+  double threshold;
+  int64_t macs;
+};
+
+struct GeometrySpec {
+  std::string id;
+  std::string source;
+  std::string target;
+};
+
+struct CacheSpec {
+  std::string name;
+  std::string kind;
+  Shape shape;
+  DType dtype;
+  std::optional<std::string> level;
+  std::optional<std::string> rows;
+};
+
+struct Manifest {
+  std::vector<InputSpec> inputs;
+  std::vector<OutputSpec> outputs;
+  std::vector<LevelSpec> levels;
+  std::vector<GeometrySpec> geometries;
+  std::vector<CacheSpec> caches;
+  double eps = 0;
+  int64_t dilate = 1;
+  double threshold = 0.3;
+  double dense_above = 0.5;
+  std::string precision;
+  std::map<std::string, FileSpec> files;
+
+  const LevelSpec& level(const std::string& id) const;
+  size_t level_index(const std::string& id) const;
+  std::vector<const InputSpec*> spatial() const;
+};
+
+// What is wrong with a manifest, and where in it ("inputs.0.shape"; empty: the whole).
+struct Invalid {
+  std::string where;
+  std::string what;
+};
+
+// Throws Invalid.
+Manifest read_manifest(const nlohmann::json& data);
+
+// Throws Invalid where the parts do not fit together.
+void check_fit(const Manifest& manifest);
+
+}  // namespace sige

@@ -1,0 +1,98 @@
+// Whether the parts of a manifest fit together.
+#include <set>
+
+#include "arrays.h"
+#include "manifest.h"
+#include "text.h"
+
+namespace sige {
+
+int64_t InputSpec::size(char kind) const {
+  const size_t axis = axes.find(kind);
+  return axis == std::string::npos ? 1 : shape[axis];
+}
+
+size_t Manifest::level_index(const std::string& id) const {
+  for (size_t i = 0; i < levels.size(); ++i)
+    if (levels[i].id == id) return i;
+  throw Invalid{"", "level " + named(id) + " is not listed"};
+}
+
+const LevelSpec& Manifest::level(const std::string& id) const { return levels[level_index(id)]; }
+
+std::vector<const InputSpec*> Manifest::spatial() const {
+  std::vector<const InputSpec*> result;
+  for (const InputSpec& input : inputs)
+    if (input.spatial()) result.push_back(&input);
+  return result;
+}
+
+template <typename Specs, typename Name>
+static std::set<std::string> names_of(const char* what, const Specs& specs, Name name) {
+  std::set<std::string> names;
+  for (const auto& spec : specs)
+    if (!names.insert(name(spec)).second)
+      throw Invalid{"", std::string(what) + " " + named(name(spec)) + " is listed twice"};
+  return names;
+}
+
+static int64_t pixels(const OutputSpec& output, char kind) {
+  int64_t product = 1;
+  for (const auto& axis : output.layout)
+    for (const Atom& atom : axis)
+      if (atom.kind == kind) product *= atom.size;
+  return product;
+}
+
+void check_fit(const Manifest& manifest) {
+  const auto by_name = [](const auto& spec) { return spec.name; };
+  const auto by_id = [](const auto& spec) { return spec.id; };
+  names_of("input", manifest.inputs, by_name);
+  names_of("output", manifest.outputs, by_name);
+  const std::set<std::string> levels = names_of("level", manifest.levels, by_id);
+  const std::set<std::string> geometries = names_of("geometry", manifest.geometries, by_id);
+  names_of("cache", manifest.caches, by_name);
+  const auto listed = [&](const std::string& who, const std::optional<std::string>& level) {
+    if (level && !levels.count(*level))
+      throw Invalid{"", who + " names level " + named(*level) + ", which is not listed"};
+  };
+  for (const GeometrySpec& g : manifest.geometries) {
+    listed("geometry " + named(g.id), g.source);
+    listed("geometry " + named(g.id), g.target);
+  }
+  for (const InputSpec& i : manifest.inputs) listed("input " + named(i.name), i.level);
+  for (const OutputSpec& o : manifest.outputs) listed("output " + named(o.name), o.level);
+  for (const CacheSpec& c : manifest.caches) listed("cache " + named(c.name), c.level);
+  for (const LevelSpec& level : manifest.levels) {
+    if (level.geometry && !geometries.count(*level.geometry))
+      throw Invalid{"",
+                    "level " + named(level.id) + " names geometry " + named(*level.geometry) + ", which is not listed"};
+    if (level.threshold != manifest.threshold)
+      throw Invalid{"", "level " + named(level.id) + " has another threshold than the policy"};
+  }
+  if (manifest.spatial().empty()) throw Invalid{"", "no input is spatial"};
+  const auto size = [](const LevelSpec& level) {
+    return "(" + std::to_string(level.height) + ", " + std::to_string(level.width) + ")";
+  };
+  for (const InputSpec* i : manifest.spatial()) {
+    const LevelSpec& level = manifest.level(*i->level);
+    if (i->size('Y') != level.height || i->size('X') != level.width)
+      throw Invalid{"", "input " + named(i->name) + " of size (" + std::to_string(i->size('Y')) + ", " +
+                            std::to_string(i->size('X')) + ") does not fit its level " + size(level)};
+  }
+  for (const OutputSpec& o : manifest.outputs) {
+    if (!o.level) continue;
+    const LevelSpec& level = manifest.level(*o.level);
+    if (pixels(o, 'Y') != level.height || pixels(o, 'X') != level.width)
+      throw Invalid{"", "layout of output " + named(o.name) + " does not fit its level " + size(level)};
+  }
+  for (const CacheSpec& c : manifest.caches) {
+    if (c.rows && c.kind != "base") throw Invalid{"", "static cache " + named(c.name) + " cannot have rows"};
+    if (c.kind != "base") continue;
+    const LevelSpec* level = c.level ? &manifest.level(*c.level) : nullptr;
+    if (!level || c.shape.size() != 3 || c.shape[1] != count_of({level->height, level->width}))
+      throw Invalid{"", "base cache " + named(c.name) + " is not [B, H*W, C] of a level"};
+  }
+}
+
+}  // namespace sige

@@ -1,0 +1,125 @@
+// Runs a script from standard input against the C++ library, for tests/runtimes/test_cpp.py: a command a line, an
+// answer a line.
+//
+//     open FOLDER                    set NAME DTYPE FILE SIZES...     mask FILE HEIGHT WIDTH     nomask
+//     record FOLDER                  edit FOLDER (outputs go there as raw files)
+//     commit                         repeat COUNT (edits; answers with the growth of memory in bytes)
+#include <unistd.h>
+
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <sstream>
+#include <thread>
+
+#include "sige/session.h"
+
+constexpr const char* KINDS[] = {"BundleError", "InputError", "StateError", "RuntimeFailure"};
+
+static std::vector<char> contents(const std::string& file) {
+  std::ifstream stream(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+static int64_t resident() {
+  std::ifstream file("/proc/self/statm");
+  int64_t pages = 0, in_memory = 0;
+  file >> pages >> in_memory;
+  return in_memory * sysconf(_SC_PAGESIZE);
+}
+
+struct Script {
+  std::unique_ptr<sige::Session> session;
+  std::map<std::string, std::vector<char>> bytes;
+  sige::Inputs inputs;
+  std::vector<char> mask_bytes;
+  std::optional<sige::Mask> mask;
+
+  std::string write(const sige::Outputs& outputs, const std::string& folder) const {
+    for (const auto& [name, array] : outputs)
+      std::ofstream(folder + "/" + name, std::ios::binary).write(array.data<char>(), array.bytes.size());
+    const sige::Report report = session->report();
+    std::ostringstream answer;
+    answer.precision(17);
+    answer << report.path << " " << report.active_fraction << " " << report.cache_bytes;
+    for (const auto& [level, rows] : report.rows) answer << " " << level << "=" << rows;
+    return answer.str() + " | " + report.runtime;
+  }
+
+  // Half of the edits before the first look: by then every pool has the size that it needs.
+  std::string repeat(int count) {
+    for (int i = 0; i < count / 2; ++i) session->edit(inputs, mask);
+    const int64_t before = resident();
+    for (int i = count / 2; i < count; ++i) session->edit(inputs, mask);
+    return std::to_string(resident() - before);
+  }
+
+  // Edits from several threads at once, which must give what one gives.
+  std::string threads(int count) {
+    const sige::Outputs expected = session->edit(inputs, mask);
+    std::vector<int> same(count);
+    std::vector<std::thread> running;
+    for (int i = 0; i < count; ++i)
+      running.emplace_back([&, i] {
+        same[i] = 1;
+        for (const auto& [name, array] : session->edit(inputs, mask)) same[i] &= array.bytes == expected.at(name).bytes;
+      });
+    for (std::thread& thread : running) thread.join();
+    int total = 0;
+    for (int one : same) total += one;
+    return std::to_string(total);
+  }
+
+  std::string run(const std::string& line) {
+    std::istringstream words(line);
+    std::string command, argument;
+    words >> command >> argument;
+    if (command == "open") {
+      session = std::make_unique<sige::Session>(sige::Session::open(argument, 1));
+    } else if (command == "set") {
+      std::string dtype, file;
+      words >> dtype >> file;
+      const sige::Shape shape{std::istream_iterator<int64_t>(words), {}};
+      sige::DType type = sige::DType::FLOAT32;
+      for (int i = 0; i <= static_cast<int>(sige::DType::UINT64); ++i)
+        if (dtype == sige::name_of(static_cast<sige::DType>(i))) type = static_cast<sige::DType>(i);
+      bytes[argument] = contents(file);
+      inputs.insert_or_assign(argument, sige::View(type, shape, bytes[argument].data()));
+    } else if (command == "unset") {
+      inputs.erase(argument);
+    } else if (command == "mask") {
+      mask_bytes = contents(argument);
+      mask = sige::Mask{reinterpret_cast<const uint8_t*>(mask_bytes.data()), 0, 0};
+      words >> mask->height >> mask->width;
+    } else if (command == "nomask") {
+      mask.reset();
+    } else if (command == "record") {
+      return write(session->record(inputs), argument);
+    } else if (command == "edit") {
+      return write(session->edit(inputs, mask), argument);
+    } else if (command == "commit") {
+      session->commit();
+    } else if (command == "report") {
+      return session->report().path;
+    } else if (command == "repeat") {
+      return repeat(std::stoi(argument));
+    } else if (command == "threads") {
+      return threads(std::stoi(argument));
+    } else {
+      return "unknown command";
+    }
+    return "done";
+  }
+};
+
+int main() {
+  Script script;
+  for (std::string line; std::getline(std::cin, line);) {
+    try {
+      const std::string answer = script.run(line);
+      std::cout << "ok " << answer << std::endl;
+    } catch (const sige::Error& error) {
+      std::cout << KINDS[static_cast<int>(error.kind())] << " " << error.what() << std::endl;
+    }
+  }
+}
