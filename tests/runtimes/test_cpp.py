@@ -69,6 +69,43 @@ def test_all_paths_are_those_of_a_python_session(
             np.testing.assert_allclose(ours[name], theirs[name], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("precision", ["as_given", "float16"])
+@pytest.mark.parametrize("network", ["two_inputs", "pixel_shuffle", "bilinear_pools"])
+def test_networks_of_several_levels(
+    driver: Path, script: Script, python: Callable[[Path], sige.Session], network: str, precision: str
+) -> None:
+    """Masks resampled between inputs of different sizes, phases, weights, committed rows."""
+    pytest.importorskip("torch")
+    from zoo.registry import ZOO
+
+    entry, path, rng = ZOO[network], script.folder / "bundle", np.random.default_rng(0)
+    config = SparseConfig(precision=precision)
+    sige.export(entry.module(), entry.example_inputs(), path, spatial=list(entry.spatial), config=config)
+    with python(path) as session:
+        specs = session.bundle.manifest.inputs
+        given = {i.name: entry.example_inputs()[i.name].numpy().astype(i.dtype) for i in specs}
+        results, reports = [session.record(**given)], [said(session.report)]
+        script.add(f"open {path}").set(**given).call("record")
+        for masked in (False, True, False, True):
+            edited = {name: array.copy() for name, array in given.items()}
+            for array in edited.values():
+                y, x = rng.integers(array.shape[-2]), rng.integers(array.shape[-1])
+                array[..., y : y + 3, x : x + 4] += 1
+            mask = rng.random(given["image"].shape[-2:]) < 0.03 if masked else None
+            results.append(session.edit(**edited, mask=mask))
+            reports += [said(session.report), "ok done"]
+            script.add("nomask") if mask is None else script.mask(mask)
+            script.set(**edited).call("edit").add("commit")
+            session.commit()
+            given = edited
+        outputs = session.bundle.manifest.outputs
+    assert script.run(driver) == reports
+    assert any("sparse" in report for report in reports)
+    for ours, theirs in zip(script.outputs(outputs), results, strict=True):
+        for name, array in theirs.items():
+            np.testing.assert_allclose(ours[name], array, rtol=1e-6, atol=1e-6)
+
+
 def test_mistakes_get_the_sentences_of_a_python_session(
     driver: Path, tiny_path: Path, script: Script, python: Callable[[Path], sige.Session]
 ) -> None:
