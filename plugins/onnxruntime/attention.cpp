@@ -4,38 +4,14 @@ namespace sige::ort {
 
 Attention::Attention(const Ort::ConstKernelInfo& info, const Target& target)
     : Kernel(info, target),
-      heads_(to_int32(info.GetAttribute<int64_t>("heads"), "heads")),
-      scale_(attribute(info, "scale", 0.0f)) {
-  if (heads_ < 1) throw std::runtime_error("heads is " + std::to_string(heads_) + ", expected 1 or more.");
-}
+      heads_(positive(to_int32(info.GetAttribute<int64_t>("heads"), "heads"), "heads")),
+      scale_(attribute(info, "scale", 0.0f)) {}
 
 void Attention::run(Call& call) const {
-  const Tensor q = call.input(0, {ANY, ANY, ANY}), v = call.input(2, {q.shape[0], q.shape[1], ANY});
-  const Tensor k = call.input(1, {q.shape[0], q.shape[1], q.shape[2]});
-  const Tensor k_base = call.input(3, {q.shape[0], ANY, q.shape[2]});
-  const Tensor v_base = call.input(4, {q.shape[0], k_base.shape[1], v.shape[2]});
-  const Tensor active = call.input(5, {q.shape[1]});
-  if (q.shape[2] % heads_ || v.shape[2] % heads_)
-    throw std::runtime_error("heads is " + std::to_string(heads_) + ", which does not divide the channels.");
-
-  sige_attention_args args{};
-  args.q = q.data;
-  args.k = k.data;
-  args.v = v.data;
-  args.k_base = k_base.data;
-  args.v_base = v_base.data;
-  args.active = active.as<int32_t>();
-  args.dtype = target_.dtype;
-  args.batch = q.size(0);
-  args.fresh = q.size(1);
-  args.pixels = k_base.size(1);
-  args.heads = heads_;
-  args.dk = q.size(2) / heads_;
-  args.dv = v.size(2) / heads_;
-  args.scale = scale_;
+  sige_attention_args args = attention_args(call, target_.dtype, heads_, scale_);
   size_t bytes = 0;
   check(sige_attention_workspace_size(&args, target_.backend, &bytes));
-  args.out = call.output({q.shape[0], q.shape[1], v.shape[2]});
+  args.out = call.output({args.batch, args.fresh, int64_t{args.heads} * args.dv});
   const Workspace workspace(allocator_.get(), bytes);
   const sige_execution execution = call.execution(target_, workspace, bytes);
   check(sige_attention(&args, &execution));

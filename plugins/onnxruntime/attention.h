@@ -7,9 +7,7 @@ namespace sige::ort {
 class Attention : Kernel {
  public:
   static constexpr const char* NAME = "Attention";
-  static constexpr Input INPUTS[] = {{"q", Type::VALUES, true},      {"k", Type::VALUES, true},
-                                     {"v", Type::VALUES, true},      {"k_base", Type::VALUES, true},
-                                     {"v_base", Type::VALUES, true}, {"active", Type::INDICES, true}};
+  static constexpr const auto& INPUTS = ATTENTION_INPUTS;
 
   Attention(const Ort::ConstKernelInfo& info, const Target& target);
   void run(Call& call) const;

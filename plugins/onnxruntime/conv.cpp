@@ -17,12 +17,10 @@ static sige_conv_args weight_args(const Tensor& weight, int32_t group, sige_dtyp
 
 Conv::Conv(const Ort::ConstKernelInfo& info, const Target& target)
     : Kernel(info, target),
-      sources_(info, 6, 11),
-      group_(to_int32(attribute<int64_t>(info, "group", 1), "group")),
-      activation_in_(activation(info, "activation_in")),
-      activation_out_(activation(info, "activation_out")),
-      alpha_in_(attribute(info, "alpha_in", 0.01f)),
-      alpha_out_(attribute(info, "alpha_out", 0.01f)),
+      sources_(sources_of(info, 6, 11)),
+      settings_{to_int32(attribute<int64_t>(info, "group", 1), "group"), activation(info, "activation_in"),
+                activation(info, "activation_out"), attribute(info, "alpha_in", 0.01f),
+                attribute(info, "alpha_out", 0.01f)},
       early_(attribute<int64_t>(info, "early", 0) != 0) {
   if (target.backend == SIGE_CUDA) {
     sige_plans* plans = nullptr;
@@ -30,12 +28,12 @@ Conv::Conv(const Ort::ConstKernelInfo& info, const Target& target)
     plans_.reset(plans);
   }
   int constant = 0;
-  const Ort::ConstValue value = info.GetTensorConstantInput(WEIGHT, &constant);
+  const Ort::ConstValue value = info.GetTensorConstantInput(CONV_WEIGHT, &constant);
   constant_ = constant != 0;
   if (!constant_) return;
-  const Tensor weight = tensor_of(value, INPUTS[WEIGHT]);
-  expect(weight, INPUTS[WEIGHT], {ANY, ANY, ANY});
-  const sige_conv_args args = weight_args(weight, group_, target.dtype);
+  const Tensor weight = tensor_of(value, INPUTS[CONV_WEIGHT]);
+  expect(weight, INPUTS[CONV_WEIGHT], {ANY, ANY, ANY});
+  const sige_conv_args args = weight_args(weight, settings_.group, target.dtype);
   size_t bytes = 0;
   check(sige_conv_packed_size(&args, target.backend, &bytes));
   if (!bytes) return;
@@ -44,22 +42,8 @@ Conv::Conv(const Ort::ConstKernelInfo& info, const Target& target)
 }
 
 void Conv::run(Call& call) const {
-  sige_conv_args args{};
-  args.source = source(call, target_, sources_, activation_in_, alpha_in_);
-  const sige_source& s = args.source;
-  const Tensor weight = call.input(WEIGHT, {s.taps, s.channels / group_, ANY});
-  const int64_t outputs = weight.shape[2];
-  const Tensor embedding = call.input(8, {ANY, 1, outputs});
-  args.weight = packed_ ? packed_.get() : weight.data;
-  args.bias = call.input(5, {outputs}).data;
-  args.embedding = embedding.data;
-  args.residual = call.input(9, {s.batch, s.targets, outputs}).data;
-  args.multiplier = call.input(10, {s.batch, s.targets, outputs}).data;
-  args.outputs = weight.size(2);
-  args.group = group_;
-  args.embedding_batch = embedding.size(0);
-  args.activation = activation_out_;
-  args.alpha = alpha_out_;
+  sige_conv_args args = conv_args(call, target_.dtype, sources_, settings_);
+  if (packed_) args.weight = packed_.get();
 
   size_t bytes = 0, repacked_bytes = 0;
   check(sige_conv_workspace_size(&args, target_.backend, &bytes));
@@ -69,7 +53,7 @@ void Conv::run(Call& call) const {
     check(sige_conv_pack(&args, target_.backend, repacked.at()));
     args.weight = repacked.at();
   }
-  args.out = call.output({s.batch, s.targets, outputs});
+  args.out = call.output({args.source.batch, args.source.targets, args.outputs});
   const Workspace workspace(allocator_.get(), bytes);
   sige_execution execution = call.execution(target_, workspace, bytes);
   if (!plans_) return check(sige_conv(&args, &execution));

@@ -12,21 +12,14 @@ namespace sige::ort {
 class Conv : Kernel {
  public:
   static constexpr const char* NAME = "Conv";
-  static constexpr Input INPUTS[] = {
-      ROWS, BASE, HALO, TABLE, {"weight", Type::VALUES, true}, {"bias", Type::VALUES, false}, SCALE, SHIFT,
-      {"embedding", Type::VALUES, false}, {"residual", Type::VALUES, false},
-      {"multiplier", Type::VALUES, false}, ROWS_2, BASE_2};
+  static constexpr const auto& INPUTS = CONV_INPUTS;
 
   Conv(const Ort::ConstKernelInfo& info, const Target& target);
   void run(Call& call) const;
 
  private:
-  static constexpr size_t WEIGHT = 4;
-
   Sources sources_;
-  int32_t group_;
-  sige_activation activation_in_, activation_out_;
-  float alpha_in_, alpha_out_;
+  ConvSettings settings_;
   bool early_;
   struct Free {
     void operator()(void* memory) const { ::operator delete(memory, std::align_val_t{SIGE_WORKSPACE_ALIGNMENT}); }

@@ -4,20 +4,17 @@ namespace sige::ort {
 
 Gather::Gather(const Ort::ConstKernelInfo& info, const Target& target)
     : Kernel(info, target),
-      sources_(info, 4, 6),
+      sources_(sources_of(info, 4, 6)),
       activation_(activation(info, "activation")),
       alpha_(attribute(info, "alpha", 0.01f)),
       phases_(to_int32(attribute<int64_t>(info, "phases", 1), "phases")),
       pad_value_(attribute(info, "pad_value", 0.0f)) {
-  if (phases_ < 1) throw std::runtime_error("phases is " + std::to_string(phases_) + ", expected 1 or more.");
-  if (phases_ != 1 && (!sources_.table || sources_.two))
-    throw std::runtime_error("phases is " + std::to_string(phases_) + ", expected 1 " +
-                             (sources_.two ? "with two sources." : "without a table."));
+  check_phases(phases_, sources_);
 }
 
 void Gather::run(Call& call) const {
   sige_gather_args args{};
-  args.source = source(call, target_, sources_, activation_, alpha_);
+  args.source = source(call, target_.dtype, sources_, activation_, alpha_);
   args.phases = phases_;
   args.pad_value = pad_value_;
   size_t bytes = 0;

@@ -7,7 +7,7 @@ namespace sige::ort {
 class Gather : Kernel {
  public:
   static constexpr const char* NAME = "Gather";
-  static constexpr Input INPUTS[] = {ROWS, BASE, HALO, TABLE, SCALE, SHIFT, ROWS_2, BASE_2};
+  static constexpr const auto& INPUTS = GATHER_INPUTS;
 
   Gather(const Ort::ConstKernelInfo& info, const Target& target);
   void run(Call& call) const;

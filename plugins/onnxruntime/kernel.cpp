@@ -8,44 +8,19 @@
 
 namespace sige::ort {
 
-void check(sige_status status) {
-  if (status) throw std::runtime_error(sige_status_string(status));
-}
-
 bool has_input(const Ort::ConstKernelInfo& info, size_t index) {
   return index < info.GetInputCount() && !info.GetInputName(index).empty();
 }
 
 sige_activation activation(const Ort::ConstKernelInfo& info, const char* name) {
-  constexpr const char* NAMES[] = {"identity", "relu", "leaky_relu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh"};
-  const std::string value = attribute<std::string>(info, name, "identity");
-  for (int32_t i = 0; i <= SIGE_TANH; ++i)
-    if (value == NAMES[i]) return static_cast<sige_activation>(i);
-  throw std::runtime_error(std::string(name) + " is '" + value + "', which is no activation of the op set.");
-}
-
-int32_t to_int32(int64_t value, const char* what) {
-  if (value < INT32_MIN || value > INT32_MAX)
-    throw std::runtime_error(std::string(what) + " is " + std::to_string(value) + ", beyond 32 bits.");
-  return static_cast<int32_t>(value);
-}
-
-static std::string text(const int64_t* sizes, size_t rank) {
-  std::string result = "[";
-  for (size_t i = 0; i < rank; ++i) {
-    if (i) result += ", ";
-    result += sizes[i] == ANY ? "any" : std::to_string(sizes[i]);
-  }
-  return result + "]";
+  return activation_of(name, attribute<std::string>(info, name, "identity"));
 }
 
 void expect(const Tensor& tensor, const Input& input, std::initializer_list<int64_t> shape) {
   if (!tensor.data && !input.required) return;
   bool fits = tensor.rank == shape.size();
   for (size_t i = 0; fits && i < tensor.rank; ++i) fits = shape.begin()[i] == ANY || shape.begin()[i] == tensor.shape[i];
-  if (!fits)
-    throw std::runtime_error(std::string(input.name) + " has shape " + text(tensor.shape.data(), tensor.rank) +
-                             ", expected " + text(shape.begin(), shape.size()) + ".");
+  if (!fits) throw misshapen(input, tensor.shape.data(), tensor.rank, shape);
 }
 
 Tensor tensor_of(const Ort::ConstValue& value, const Input& input) {

@@ -10,17 +10,11 @@
 #include <memory>
 #include <string>
 
-#include "sige/kernels.h"
+#include "../adapter/args.h"
 
 namespace sige::ort {
 
-enum class Type { VALUES, INDICES };  // T of docs/ops.md; int32
-
-struct Input {
-  const char* name;
-  Type type;
-  bool required;
-};
+using namespace adapter;
 
 // Where the kernels of one registration run.
 struct Target {
@@ -28,9 +22,6 @@ struct Target {
   sige_backend backend;
   sige_dtype dtype;
 };
-
-// Throws the status's sentence.
-void check(sige_status status);
 
 // An attribute of a node, or its default where the node has none.
 template <typename T>
@@ -47,20 +38,6 @@ bool has_input(const Ort::ConstKernelInfo& info, size_t index);
 
 // The attribute that names an activation; throws for a name that docs/ops.md does not have.
 sige_activation activation(const Ort::ConstKernelInfo& info, const char* name);
-
-int32_t to_int32(int64_t value, const char* what);
-
-constexpr int64_t ANY = -1;  // a size that fits anything
-
-struct Tensor {
-  const void* data = nullptr;  // null for an input that is left out
-  std::array<int64_t, 3> shape{};
-  size_t rank = 0;
-
-  template <typename T>
-  const T* as() const { return static_cast<const T*>(data); }
-  int32_t size(size_t axis) const { return to_int32(shape[axis], "a size"); }
-};
 
 // Throws unless the tensor is left out or has that shape.
 void expect(const Tensor& tensor, const Input& input, std::initializer_list<int64_t> shape);

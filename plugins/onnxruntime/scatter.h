@@ -7,8 +7,7 @@ namespace sige::ort {
 class Scatter : Kernel {
  public:
   static constexpr const char* NAME = "Scatter";
-  static constexpr Input INPUTS[] = {
-      {"base", Type::VALUES, true}, {"rows", Type::VALUES, true}, {"active", Type::INDICES, true}};
+  static constexpr const auto& INPUTS = SCATTER_INPUTS;
 
   using Kernel::Kernel;
   void run(Call& call) const;

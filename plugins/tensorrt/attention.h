@@ -7,21 +7,17 @@ namespace sige::trt {
 class Attention {
  public:
   static constexpr const char* NAME = "Attention";
-  static constexpr Input INPUTS[] = {{"q", Type::VALUES, true},      {"k", Type::VALUES, true},
-                                     {"v", Type::VALUES, true},      {"k_base", Type::VALUES, true},
-                                     {"v_base", Type::VALUES, true}, {"active", Type::INDICES, true}};
+  static constexpr const auto& INPUTS = ATTENTION_INPUTS;
   static constexpr std::array<Attribute, 2> ATTRIBUTES{{{"heads", Kind::kINT32}, {"scale", Kind::kFLOAT32}}};
 
   Attention(const Attributes& attributes, const Inputs& inputs);
   Shape shape(const Shapes& shapes) const;
   size_t workspace(const Call& call) const;
-  void check_shapes(const Call& call) const { args(call); }
+  void check_shapes(const Call& call) const { attention_args(call, call.dtype(), heads_, scale_); }
   void prepare(const Call&) {}
   void run(const Call& call, void* out, const sige_execution& execution) const;
 
  private:
-  sige_attention_args args(const Call& call) const;
-
   int32_t heads_;
   float scale_;
 };

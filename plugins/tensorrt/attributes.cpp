@@ -51,13 +51,7 @@ std::string Attributes::text(const char* name, const char* otherwise) const {
   return value.substr(0, value.find('\0'));  // some callers count the zero at the end
 }
 
-sige_activation Attributes::activation(const char* name) const {
-  constexpr const char* NAMES[] = {"identity", "relu", "leaky_relu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh"};
-  const std::string value = text(name, "identity");
-  for (int32_t i = 0; i <= SIGE_TANH; ++i)
-    if (value == NAMES[i]) return static_cast<sige_activation>(i);
-  throw std::runtime_error(std::string(name) + " is '" + value + "', which is no activation of the op set.");
-}
+sige_activation Attributes::activation(const char* name) const { return activation_of(name, text(name, "identity")); }
 
 Inputs::Inputs(const Input* signature, size_t count, const std::string& names)
     : signature_(signature), places_(count, -1) {

@@ -7,18 +7,12 @@
 #include <string>
 #include <vector>
 
+#include "../adapter/args.h"
 #include "abi.h"
-#include "sige/kernels.h"
 
 namespace sige::trt {
 
-enum class Type { VALUES, INDICES };  // T of docs/ops.md; int32
-
-struct Input {
-  const char* name;
-  Type type;
-  bool required;
-};
+using namespace adapter;
 
 using Kind = nvinfer1::PluginFieldType;
 

@@ -5,16 +5,6 @@
 
 namespace sige::trt {
 
-void check(sige_status status) {
-  if (status) throw std::runtime_error(sige_status_string(status));
-}
-
-int32_t to_int32(int64_t value, const char* what) {
-  if (value < INT32_MIN || value > INT32_MAX)
-    throw std::runtime_error(std::string(what) + " is " + std::to_string(value) + ", beyond 32 bits.");
-  return static_cast<int32_t>(value);
-}
-
 // Stands for an array that is there but has no address, because it is empty or the run has not come yet.
 static const void* const SOMEWHERE = reinterpret_cast<const void*>(uintptr_t{SIGE_WORKSPACE_ALIGNMENT});
 
@@ -48,15 +38,6 @@ Call Call::run(const Inputs& inputs, const nvinfer1::PluginTensorDesc* described
   return call;
 }
 
-static std::string text(const int64_t* sizes, size_t rank) {
-  std::string result = "[";
-  for (size_t i = 0; i < rank; ++i) {
-    if (i) result += ", ";
-    result += sizes[i] == ANY ? "any" : std::to_string(sizes[i]);
-  }
-  return result + "]";
-}
-
 Tensor Call::input(size_t index, std::initializer_list<int64_t> shape) const {
   Tensor tensor;
   if (!inputs_.has(index)) return tensor;
@@ -66,10 +47,9 @@ Tensor Call::input(size_t index, std::initializer_list<int64_t> shape) const {
   bool fits = rank == shape.size();
   for (size_t i = 0; fits && compared_ && i < rank; ++i)
     fits = shape.begin()[i] == ANY || dims.d[i] == ANY || shape.begin()[i] == dims.d[i];
-  if (!fits)
-    throw std::runtime_error(std::string(inputs_.signature(index).name) + " has shape " + text(dims.d, rank) +
-                             ", expected " + text(shape.begin(), shape.size()) + ".");
+  if (!fits) throw misshapen(inputs_.signature(index), dims.d, rank, shape);
   std::copy(dims.d, dims.d + rank, tensor.shape.begin());
+  tensor.rank = rank;
   tensor.data = data_[place];
   return tensor;
 }

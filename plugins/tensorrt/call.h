@@ -8,26 +8,10 @@
 
 namespace sige::trt {
 
-// Throws the status's sentence.
-void check(sige_status status);
-
-int32_t to_int32(int64_t value, const char* what);
-
-constexpr int64_t ANY = -1;  // a size that fits anything; also how TensorRT writes one that is not known yet
-
-struct Tensor {
-  const void* data = nullptr;  // null for an input that is left out
-  std::array<int64_t, 3> shape{};
-
-  template <typename T>
-  const T* as() const { return static_cast<const T*>(data); }
-  int32_t size(size_t axis) const { return to_int32(shape[axis], "a size"); }
-};
-
 // The tensors of one node at one moment.
 class Call {
  public:
-  // While an engine is built: shapes with ANY where they may vary.
+  // While an engine is built: shapes with ANY where they may vary, as TensorRT writes a size that is not known yet.
   static Call built(const Inputs& inputs, const nvinfer1::DynamicPluginTensorDesc* described);
   // The largest shapes. Bounds of sizes that are equal need not be equal, so they are not compared.
   static Call largest(const Inputs& inputs, const nvinfer1::DynamicPluginTensorDesc* described);

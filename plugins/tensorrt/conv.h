@@ -9,10 +9,7 @@ namespace sige::trt {
 class Conv {
  public:
   static constexpr const char* NAME = "Conv";
-  static constexpr Input INPUTS[] = {
-      ROWS, BASE, HALO, TABLE, {"weight", Type::VALUES, true}, {"bias", Type::VALUES, false}, SCALE, SHIFT,
-      {"embedding", Type::VALUES, false}, {"residual", Type::VALUES, false},
-      {"multiplier", Type::VALUES, false}, ROWS_2, BASE_2};
+  static constexpr const auto& INPUTS = CONV_INPUTS;
   // Not `early`: TensorRT orders the nodes itself.
   static constexpr std::array<Attribute, 5> ATTRIBUTES{{{"group", Kind::kINT32},
                                              {"activation_in", Kind::kCHAR},
@@ -23,19 +20,13 @@ class Conv {
   Conv(const Attributes& attributes, const Inputs& inputs);
   Shape shape(const Shapes& shapes) const;
   size_t workspace(const Call& call) const;
-  void check_shapes(const Call& call) const { args(call); }
+  void check_shapes(const Call& call) const { conv_args(call, call.dtype(), sources_, settings_); }
   void prepare(const Call& call);
   void run(const Call& call, void* out, sige_execution execution) const;
 
  private:
-  static constexpr size_t WEIGHT = 4;
-
-  sige_conv_args args(const Call& call) const;
-
   Sources sources_;
-  int32_t group_;
-  sige_activation activation_in_, activation_out_;
-  float alpha_in_, alpha_out_;
+  ConvSettings settings_;
   struct Free {
     void operator()(sige_plans* plans) const { sige_plans_destroy(plans); }
   };

@@ -3,15 +3,12 @@
 namespace sige::trt {
 
 Gather::Gather(const Attributes& attributes, const Inputs& inputs)
-    : sources_(inputs, 4, 6),
+    : sources_(sources_of(inputs, 4, 6)),
       activation_(attributes.activation("activation")),
       alpha_(attributes.real("alpha", 0.01f)),
       phases_(attributes.number("phases", 1)),
       pad_value_(attributes.real("pad_value", 0.0f)) {
-  if (phases_ < 1) throw std::runtime_error("phases is " + std::to_string(phases_) + ", expected 1 or more.");
-  if (phases_ != 1 && (!sources_.table || sources_.two))
-    throw std::runtime_error("phases is " + std::to_string(phases_) + ", expected 1 " +
-                             (sources_.two ? "with two sources." : "without a table."));
+  check_phases(phases_, sources_);
 }
 
 Shape Gather::shape(const Shapes& shapes) const {
@@ -24,7 +21,7 @@ Shape Gather::shape(const Shapes& shapes) const {
 
 sige_gather_args Gather::args(const Call& call) const {
   sige_gather_args args{};
-  args.source = source(call, sources_, activation_, alpha_);
+  args.source = source(call, call.dtype(), sources_, activation_, alpha_);
   args.phases = phases_;
   args.pad_value = pad_value_;
   return args;

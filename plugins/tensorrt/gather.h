@@ -7,7 +7,7 @@ namespace sige::trt {
 class Gather {
  public:
   static constexpr const char* NAME = "Gather";
-  static constexpr Input INPUTS[] = {ROWS, BASE, HALO, TABLE, SCALE, SHIFT, ROWS_2, BASE_2};
+  static constexpr const auto& INPUTS = GATHER_INPUTS;
   static constexpr std::array<Attribute, 4> ATTRIBUTES{{
       {"activation", Kind::kCHAR}, {"alpha", Kind::kFLOAT32}, {"phases", Kind::kINT32}, {"pad_value", Kind::kFLOAT32}}};
 
