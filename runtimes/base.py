@@ -72,6 +72,12 @@ class BufferRuntime(Runtime, Protocol):
         """Give back the engine's memory."""
 
 
+def check_threads(threads: int | None) -> None:
+    """Raises InputError unless `threads` is a count of CPU threads, or None for all."""
+    if threads is not None and threads < 1:
+        raise InputError(f"threads is a count of CPU threads, 1 or more, or None for all; not {threads}.")
+
+
 def create(name: str | None, bundle: Bundle, device: str, threads: int | None) -> Runtime:
     """The runtime called `name` (None: "onnxruntime") for a bundle on a device ("cpu", "cuda:0", ...).
 

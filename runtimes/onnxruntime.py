@@ -13,7 +13,7 @@ from sige_deploy import native
 from sige_deploy.bundle import Bundle
 from sige_deploy.devices.host import HostDevice
 from sige_deploy.errors import InputError
-from sige_deploy.runtimes.base import Arrays
+from sige_deploy.runtimes.base import Arrays, check_threads
 from sige_deploy.runtimes.onnxruntime_session import create, edit_graph, translated
 
 
@@ -27,8 +27,7 @@ class OnnxRuntime:
     def __init__(self, bundle: Bundle, device: str, threads: int | None, kernels: bool = True) -> None:
         if device != "cpu":
             raise InputError(f"there is no device {device!r}; use 'cpu' or 'cuda:0'.")
-        if threads is not None and threads < 1:
-            raise InputError(f"threads is a count of CPU threads, 1 or more, or None for all; not {threads}.")
+        check_threads(threads)
         self._bundle = bundle
         self._threads = threads
         self._sessions: dict[str, Any] = {}

@@ -17,10 +17,10 @@ from sige_deploy.devices.dlpack import Lent
 from sige_deploy.devices.graphs import CudaGraphs, Direct, Graphs
 from sige_deploy.devices.memory import Buffer, Memory, laid_out
 from sige_deploy.devices.native import NativeDevice
-from sige_deploy.errors import InputError, RuntimeFailure
+from sige_deploy.errors import RuntimeFailure
 from sige_deploy.inputs import as_numpy
 from sige_deploy.kernels import Kernels
-from sige_deploy.runtimes.base import Arrays
+from sige_deploy.runtimes.base import Arrays, check_threads
 from sige_deploy.runtimes.onnxruntime_session import create, edit_graph, translated
 
 WEIGHTS = "weights.safetensors"
@@ -33,8 +33,7 @@ def open_cuda(bundle: Bundle, device: str, threads: int | None) -> OnnxRuntimeOn
     the device or the native CUDA kernels are missing, or the kernels cannot run the bundle.
     """
     index = device_index(device)
-    if threads is not None and threads < 1:
-        raise InputError(f"threads is a count of CPU threads, 1 or more, or None for all; not {threads}.")
+    check_threads(threads)
     _load_cuda(device)
     library, kernels = native.cuda(bundle.manifest, device)
     memory = CudaMemory(device)

@@ -11,7 +11,7 @@ import sige_deploy
 from sige_deploy import __version__
 from sige_deploy.errors import RuntimeFailure
 from sige_deploy.kernels import Kernels
-from sige_deploy.kernels.library import CUDA
+from sige_deploy.kernels.library import CUDA, opened
 from sige_deploy.manifest import Manifest
 
 VARIABLE = "SIGE_NATIVE_LIBRARY"
@@ -90,12 +90,7 @@ def _find() -> Path | None:
 
 def _check(path: Path) -> None:
     try:
-        function = ctypes.CDLL(str(path)).sige_onnxruntime_version
-    except OSError as error:
-        text = " ".join(str(error).split())
-        raise RuntimeFailure(
-            f"the native library '{path}' cannot be loaded ({text}); build it anew or remove it."
-        ) from error
+        function = opened(path).sige_onnxruntime_version
     except AttributeError as error:
         raise RuntimeFailure(
             f"'{path}' is no native library of sige_deploy; build it anew or remove it."

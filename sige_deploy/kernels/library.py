@@ -66,6 +66,17 @@ _CALLS: dict[str, list[Any]] = {
 }
 
 
+def opened(path: str | os.PathLike[str]) -> ctypes.CDLL:
+    """A native library; raises RuntimeFailure where it cannot be loaded."""
+    try:
+        return ctypes.CDLL(os.fspath(path))
+    except OSError as error:
+        text = " ".join(str(error).split())
+        raise RuntimeFailure(
+            f"the native library '{os.fspath(path)}' cannot be loaded ({text}); build it anew or remove it."
+        ) from error
+
+
 class Kernels:
     """A loaded libsige_kernels.
 
@@ -76,16 +87,11 @@ class Kernels:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         try:
-            self.library = ctypes.CDLL(self.path)
+            self.library = opened(self.path)
             self.library.sige_version.restype = c_int32
             self.library.sige_status_string.restype = c_char_p
             self.library.sige_status_string.argtypes = [c_int32]
             version = int(self.library.sige_version())
-        except OSError as error:
-            text = " ".join(str(error).split())
-            raise RuntimeFailure(
-                f"the native library '{self.path}' cannot be loaded ({text}); build it anew or remove it."
-            ) from error
         except AttributeError as error:
             raise RuntimeFailure(
                 f"'{self.path}' is no library of sige_deploy's kernels; build it anew or remove it."
