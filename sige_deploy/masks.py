@@ -56,6 +56,36 @@ def difference_mask(a: np.ndarray, b: np.ndarray, eps: float = 0.0) -> np.ndarra
     return mask
 
 
+def difference_to_mask(difference: np.ndarray, threshold: float | None = None) -> np.ndarray:
+    """Where a difference map stands out: bool [H, W] from numbers [H, W], e.g. |edited - recorded| latents.
+
+    The map is scaled so that its least value is 0 and its largest 255, and rounded; pixels above a threshold
+    are taken, then eroded and dilated by 2 x 2 pixels: what is left are all 2 x 2 blocks taken whole.
+    threshold: share of the range, 0 to 1; None: Otsu's, the level that parts the histogram with the largest
+    variance between the two classes (N. Otsu, 1979), the lowest one of several.
+
+    A constant map has no contrast: its mask is empty. Raises InputError for another shape, NaN or infinity,
+    or a threshold outside 0 to 1.
+    """
+    difference = np.asarray(difference)
+    if difference.ndim != 2 or difference.dtype.kind not in "buif" or not difference.size:
+        raise InputError(
+            f"A difference map must be numbers [H, W], got {difference.dtype} {list(difference.shape)}."
+        )
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise InputError(f"threshold is a share of the map's range, 0 to 1, or None; not {threshold}.")
+    values = difference.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise InputError("A difference map holds NaN or infinity; every value must be finite.")
+    largest = np.abs(values).max()
+    values = values / largest if largest > 0 else values  # so that no range overflows
+    low, high = values.min(), values.max()
+    if not high > low:
+        return np.zeros(difference.shape, bool)
+    grey = np.rint((values - low) / (high - low) * 255).astype(np.int64)
+    return _open_2x2(grey > (_otsu(grey) if threshold is None else threshold * 255))
+
+
 def dilate(mask: np.ndarray, radius: int) -> np.ndarray:
     """Dilation by a cross: active if any pixel within `radius` along the row or along the column is."""
     out = mask.copy()
@@ -239,3 +269,27 @@ def _box_overlaps(values: np.ndarray, n_out: int) -> np.ndarray:
     np.cumsum(values, axis=0, out=before[1:])
     whole, rest = np.divmod(np.arange(n_out + 1) * n, n_out)
     return np.diff(before[whole] * n_out + extended[whole] * rest[:, None], axis=0)
+
+
+def _otsu(grey: np.ndarray) -> int:
+    """The level 0 to 254 above which pixels belong to the brighter class."""
+    counts = np.bincount(grey.reshape(-1), minlength=256).astype(np.float64)
+    below, total = np.cumsum(counts)[:-1], counts.sum()
+    mass = counts * np.arange(256)
+    mass_below, mass_total = np.cumsum(mass)[:-1], mass.sum()
+    above = total - below
+    both = np.maximum(below * above, 1)  # where a class is empty, the numerator is 0
+    return int(((mass_below * total - mass_total * below) ** 2 / both).argmax())
+
+
+def _open_2x2(mask: np.ndarray) -> np.ndarray:
+    """Erosion, then dilation by a 2 x 2 square (along an axis of one pixel, by one): the blocks that are
+    active whole."""
+    ky, kx = (min(2, n) for n in mask.shape)
+    core = mask[: len(mask) - ky + 1] & mask[ky - 1 :]
+    core = core[:, : mask.shape[1] - kx + 1] & core[:, kx - 1 :]
+    out = np.zeros_like(mask)
+    for y in range(ky):
+        for x in range(kx):
+            out[y : y + core.shape[0], x : x + core.shape[1]] |= core
+    return out

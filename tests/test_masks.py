@@ -224,3 +224,110 @@ def test_config_defaults() -> None:
     config = SparseConfig()
     assert (config.eps, config.dilate, config.threshold, config.level_dilate) == (0.0, 1, 0.3, 1)
     assert (config.granularity, config.statistics, config.dense_above) == (1, "recorded", 0.5)
+
+
+@st.composite
+def difference_maps(draw: st.DrawFn) -> np.ndarray:
+    """Maps with few or many levels: ties among values and among Otsu's thresholds are common."""
+    height, width = draw(st.integers(1, 12)), draw(st.integers(1, 12))
+    levels = draw(st.sampled_from([1, 2, 3, 7, 255, 10**6]))
+    values = np.random.default_rng(draw(st.integers(0, 2**16))).integers(0, levels, (height, width))
+    dtype = draw(st.sampled_from(["uint8", "int64", "float16", "float32", "float64"]))
+    with np.errstate(over="ignore"):
+        return values.astype(dtype)
+
+
+def blocks(mask: np.ndarray) -> np.ndarray:
+    """All 2x2 blocks that are set whole; on an axis of one pixel, of one."""
+    ky, kx = (min(2, n) for n in mask.shape)
+    out = np.zeros_like(mask)
+    for y, x in np.ndindex(mask.shape[0] - ky + 1, mask.shape[1] - kx + 1):
+        if mask[y : y + ky, x : x + kx].all():
+            out[y : y + ky, x : x + kx] = True
+    return out
+
+
+def grey(difference: np.ndarray) -> np.ndarray:
+    values = difference.astype(np.float64)
+    return np.rint((values - values.min()) / (values.max() - values.min()) * 255)
+
+
+@FAST
+@given(difference=difference_maps())
+def test_a_difference_map_s_mask_by_brute_force(difference: np.ndarray) -> None:
+    if not np.isfinite(difference).all():  # float16 of a million
+        with pytest.raises(InputError, match="NaN or infinity"):
+            m.difference_to_mask(difference)
+        return
+    actual = m.difference_to_mask(difference)
+    assert actual.dtype == bool and actual.shape == difference.shape
+    if difference.min() == difference.max():
+        assert not actual.any()
+        return
+    levels = grey(difference)
+
+    def between(t: int) -> float:
+        low, high = levels[levels <= t], levels[levels > t]
+        return len(low) * len(high) * (low.mean() - high.mean()) ** 2 if low.size and high.size else 0.0
+
+    best = max(between(t) for t in range(255))
+    ties = [t for t in range(255) if between(t) >= best * (1 - 1e-9)]
+    assert any(np.array_equal(actual, blocks(levels > t)) for t in ties)
+
+
+@FAST
+@given(difference=difference_maps(), scale=st.sampled_from([2.0**-40, 0.5, 4.0]), flip=st.booleans())
+def test_a_difference_map_s_mask_knows_no_scale_and_no_side(
+    difference: np.ndarray, scale: float, flip: bool
+) -> None:
+    difference = np.nan_to_num(difference.astype(np.float64), posinf=0)
+    wanted = m.difference_to_mask(difference)
+    np.testing.assert_array_equal(m.difference_to_mask(difference * scale), wanted)
+    np.testing.assert_array_equal(m.difference_to_mask(difference.T).T, wanted)
+    turned = difference[::-1, ::-1] if flip else difference[:, ::-1]
+    np.testing.assert_array_equal(
+        m.difference_to_mask(turned), wanted[::-1, ::-1] if flip else wanted[:, ::-1]
+    )
+
+
+def test_a_difference_map_finds_what_stands_out() -> None:
+    rng = np.random.default_rng(0)
+    difference = rng.random((64, 64)) * 0.1
+    wanted = np.zeros((64, 64), bool)
+    wanted[10:22, 30:50] = True
+    wanted[40:42, 5:7] = True  # the smallest piece that stays
+    difference[wanted] += 1
+    difference[60, 60] += 1  # a pixel alone goes
+    np.testing.assert_array_equal(m.difference_to_mask(difference), wanted)
+    np.testing.assert_array_equal(m.difference_to_mask(-difference), blocks(~wanted & (difference < 1)))
+
+
+def test_difference_maps_without_contrast_and_nearly_full_ones() -> None:
+    for value in (0.0, 1.0, -3.0, 1e308):
+        assert not m.difference_to_mask(np.full((8, 8), value)).any()
+    full = np.ones((8, 8))
+    full[0, 0] = 0  # all but a corner: every other pixel lies in a whole block
+    np.testing.assert_array_equal(m.difference_to_mask(full), full > 0)
+    extreme = np.zeros((4, 4))
+    extreme[:2, :2], extreme[2:, 2:] = 1.7e308, -1.7e308
+    assert m.difference_to_mask(extreme)[:2, :2].all()
+    tiny = np.zeros((4, 4))
+    tiny[:2, :2] = 5e-324
+    assert m.difference_to_mask(tiny).sum() == 4
+
+
+def test_a_difference_map_s_threshold_may_be_given() -> None:
+    ramp = np.repeat(np.arange(16.0)[None], 16, axis=0)
+    np.testing.assert_array_equal(m.difference_to_mask(ramp, 0.5), ramp >= 8)
+    np.testing.assert_array_equal(m.difference_to_mask(ramp, 0.0), ramp >= 1)
+    assert not m.difference_to_mask(ramp, 1.0).any()
+
+
+def test_difference_maps_that_are_refused() -> None:
+    for bad in (np.zeros((1, 4, 4)), np.zeros((0, 4)), np.zeros((2, 2), complex), np.array([["a"]])):
+        with pytest.raises(InputError, match="numbers \\[H, W\\]"):
+            m.difference_to_mask(bad)
+    with pytest.raises(InputError, match="NaN or infinity"):
+        m.difference_to_mask(np.array([[0.0, np.nan]]))
+    with pytest.raises(InputError, match="0 to 1"):
+        m.difference_to_mask(np.zeros((2, 2)), 1.5)
