@@ -46,7 +46,7 @@ def export(
     from sige_deploy.exporters.describe import describe
     from sige_deploy.exporters.graphs import build_edit, extend_record, inlined, restore_weights
     from sige_deploy.exporters.onnx import load
-    from sige_deploy.exporters.precision import half_graph, half_inputs, half_module
+    from sige_deploy.exporters.precision import half_graph, half_inputs, traced_for_half
     from sige_deploy.exporters.torch import as_arrays, to_onnx
     from sige_deploy.graph.normalise import expand_composites, prepare
     from sige_deploy.graph.translate import translate
@@ -58,14 +58,17 @@ def export(
     half = config.precision == "float16"
     examples = half_inputs(example_inputs) if half else example_inputs
     arrays = as_arrays(examples)
+    cast = half and from_file
     if from_file:
         loaded = load(model)
+    elif half:
+        loaded, cast = traced_for_half(model, example_inputs)
     else:
-        loaded = to_onnx(half_module(model) if half else model, examples)
+        loaded = to_onnx(model, examples)
     _check_inputs(loaded, arrays, spatial, half)
     report("fold constants", 1, 5)
     dense = prepare(loaded, {n: a.shape for n, a in arrays.items()})
-    if half and from_file:
+    if cast:
         half_graph(dense)
     _check_names(dense, spatial)
     record = dense.clone()

@@ -1,6 +1,8 @@
 """Half precision for a network that was given in float32.
 
-A torch module is copied and cast as torch casts it. An ONNX graph is cast value by value, but for two things:
+A torch module is copied and cast as torch casts it, if it can be traced so. An ONNX graph, and that of a
+module which then mixes types (it makes float32 values in its forward()), is cast value by value, but for two
+things:
 
 * what follows from whole numbers alone (the sines of a time step, positions) stays float32 up to the first
   product with weights, because float16 does not hold whole numbers beyond 2048;
@@ -14,6 +16,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from sige_deploy.errors import ExportError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -40,9 +44,18 @@ def _half(value: Any) -> Any:
     return value.half() if hasattr(value, "half") else value.astype(np.float16)
 
 
-def half_module(module: torch.nn.Module) -> torch.nn.Module:
-    """A copy of the module with parameters and buffers in float16."""
-    return copy.deepcopy(module).half()
+def traced_for_half(module: torch.nn.Module, example_inputs: Mapping[str, Any]) -> tuple[ir.Model, bool]:
+    """The graph of a float32 module, and whether `half_graph` has yet to cast it.
+
+    Raises ExportError where torch can trace the module neither in float16 nor as it is.
+    """
+    from sige_deploy.exporters.torch import to_onnx
+
+    half = copy.deepcopy(module).half()
+    try:
+        return to_onnx(half, half_inputs(example_inputs)), False
+    except ExportError:
+        return to_onnx(module, example_inputs), True
 
 
 def half_graph(model: ir.Model) -> None:

@@ -88,9 +88,16 @@ class OnnxRuntimeOnBuffers:
             return {name: memory.download(buffer) for name, buffer in made.items()}
 
     def close(self) -> None:
-        """Give back the engine's memory."""
+        """Give back the engine's memory, once what is queued is done: at the end of a run a function on the
+        stream frees host memory, and that must not be the last to hold its allocator."""
+        with contextlib.suppress(RuntimeFailure):
+            self.memory.synchronize()
         self._sessions.clear()
         self._weights = None
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # at the interpreter's end
+            self.close()
 
     def _bound(
         self,

@@ -51,7 +51,12 @@ def create(
     for name, value in (shared or {}).items():
         options.add_initializer(name, value)  # names that the graph lacks are ignored
     # PadFusion makes a MaxPool ignore the zeros that it takes over from a Pad: wrong below zero.
-    disabled = ["PadFusion"] if fold else ["PadFusion", "ConstantFolding"]
+    disabled = ["PadFusion"]
+    if not fold:
+        disabled.append("ConstantFolding")
+    if shared:
+        # They transpose a weight under its name, by which the shared one then replaces it as it was.
+        disabled += ["TransposeOptimizer", "TransposeOptimizer_CPUExecutionProvider"]
     with translated(f"loading '{path}'", memory):
         session = onnxruntime.InferenceSession(
             path, options, providers=list(providers), disabled_optimizers=disabled

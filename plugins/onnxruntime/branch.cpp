@@ -31,16 +31,16 @@ void Branch::join(void* stream, const void* const* read, int32_t count) {
   }
 }
 
-void* Branch::fork(void* stream, const void* op) const {
+void* Branch::fork(void* stream) const {
   const std::lock_guard<std::mutex> guard(lock);
   void* beside = nullptr;
-  check(sige_branch_fork(branch_, stream, op, &beside));
+  check(sige_branch_fork(branch_, stream, &beside));
   return beside;
 }
 
-void Branch::add(const void* result) const {
+void Branch::add(void* stream, const void* result) const {
   const std::lock_guard<std::mutex> guard(lock);
-  check(sige_branch_add(branch_, result));
+  check(sige_branch_add(branch_, stream, result));
 }
 
 }  // namespace sige::ort

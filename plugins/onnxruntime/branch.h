@@ -20,8 +20,8 @@ class Branch {
   Branch& operator=(const Branch&) = delete;
   ~Branch();
 
-  void* fork(void* stream, const void* op) const;
-  void add(const void* result) const;
+  void* fork(void* stream) const;
+  void add(void* stream, const void* result) const;
 
  private:
   sige_branch* branch_ = nullptr;

@@ -62,9 +62,10 @@ void Conv::run(Call& call) const {
   execution.plans = plans_.get();
   if (!early_ || !sige_plans_one_kernel(plans_.get(), &args)) return check(sige_conv(&args, &execution));
   if (!branch_) branch_ = Branch::of(execution.stream);
-  execution.stream = branch_->fork(execution.stream, this);
+  void* const stream = execution.stream;
+  execution.stream = branch_->fork(stream);
   check(sige_conv(&args, &execution));
-  branch_->add(args.out);
+  branch_->add(stream, args.out);
 }
 
 }  // namespace sige::ort

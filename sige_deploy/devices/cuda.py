@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import math
+import os
 import re
 import weakref
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,7 +59,7 @@ class CudaMemory:
         nbytes = math.prod(shape) * np.dtype(dtype).itemsize
         error, pointer = self.api.cudaMalloc(max(nbytes, 1))
         if error != 0:
-            self.api.cudaGetLastError()  # or the next launch would report it again
+            self.api.cudaGetLastError()  # or the next call would report it again
             if error == self.api.cudaError_t.cudaErrorMemoryAllocation:
                 raise RuntimeFailure(out_of_memory(self.device, nbytes, self.free_bytes()))
             raise self._failure(error)
@@ -133,6 +135,18 @@ class CudaMemory:
         _, name = self.api.cudaGetErrorString(error)
         text = name.decode() if isinstance(name, bytes) else str(name)
         return RuntimeFailure(f"{self.device} failed with '{text}'; open the bundle again.")
+
+    def forget_failures(self) -> None:
+        """Have no CUDA runtime of the process report a failed call again.
+
+        Each holds what failed last until it is asked, and an engine that launches a kernel and then asks
+        takes an old failure, as of a capture that was given up, for that of its kernel. The bindings have a
+        runtime of their own, an engine the one that it has loaded.
+        """
+        self.api.cudaGetLastError()
+        for path in _loaded("libcudart.so"):
+            with contextlib.suppress(OSError):
+                ctypes.CDLL(path, mode=os.RTLD_NOLOAD).cudaGetLastError()
 
     def _check_device(self) -> None:
         error, count = self.api.cudaGetDeviceCount()
@@ -219,6 +233,14 @@ class _Staging:
         pointer: int = self._memory.call(api.cudaHostAlloc, STAGING, api.cudaHostAllocDefault)
         weakref.finalize(self, quietly, api.cudaFreeHost, pointer)
         return pointer
+
+
+def _loaded(name: str) -> set[str]:
+    """Paths of the libraries of this process whose file names begin so."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/self/maps").read_text().splitlines()
+        return {line[line.index("/") :] for line in lines if f"/{name}" in line}
+    return set()
 
 
 def _bindings(device: str) -> Any:

@@ -98,7 +98,7 @@ class CudaGraphs:
                 self._make_repeatable(graph, nodes)
                 launchable = self._memory.call(self._api.cudaGraphInstantiate, graph, 0)
         except (_Refused, RuntimeFailure) as error:
-            self._api.cudaGetLastError()  # or the next launch would report it again
+            self._memory.forget_failures()
             self.refused[key] = str(error)
             return None
         nbytes = max(before - self._memory.free_bytes(), len(nodes) * NODE_BYTES)

@@ -76,6 +76,29 @@ def test_half_is_close_to_the_given_network(kind: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(edit, record, atol=0.005 * np.ptp(want))
 
 
+class MixesTypes(nn.Module):
+    """Not to be cast as it stands: its waves are float32 whatever the module is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Conv2d(3, 8, 3, padding=1)
+
+    def forward(self, image: Tensor, step: Tensor) -> Tensor:
+        angles = step[:, None].float() * torch.tensor([1.0, 0.1, 0.01])
+        return self.out(image + angles.sin()[:, :, None, None])
+
+
+def test_a_module_that_torch_cannot_cast_is_cast_as_a_graph(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, given = MixesTypes().eval(), inputs(1)
+    bundle = sige.export(model, inputs(0), tmp_path / "bundle", ["image"], HALF)
+    assert [o.dtype for o in bundle.manifest.outputs] == ["float16"]
+    with sige.open(tmp_path / "bundle", threads=1) as session, torch.no_grad():
+        (record,) = session.record(image=given["image"].astype(np.float16), step=given["step"]).values()
+        want = model(**{n: torch.as_tensor(a) for n, a in given.items()}).numpy()
+    np.testing.assert_allclose(record, want, atol=0.005 * np.ptp(want))
+
+
 def test_the_module_stays_as_it_is(tmp_path: Path) -> None:
     model = net()
     sige.export(model, inputs(0), tmp_path / "a", ["image"], HALF)

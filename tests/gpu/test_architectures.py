@@ -16,6 +16,7 @@ from zoo import ZOO
 import sige_deploy as sige
 
 TOLERANCE = {"as_given": 2e-4, "float16": 2e-2}
+OF_THE_RECORD = {"as_given": 2e-5, "float16": 1e-2}  # where both are of the GPU
 
 Inputs = dict[str, Tensor]
 
@@ -24,7 +25,8 @@ class Pair:
     """One bundle on the GPU and on the CPU, with the same record."""
 
     def __init__(self, name: str, precision: str, path: Path, device: str) -> None:
-        self.entry, self.tolerance = ZOO[name], TOLERANCE[precision]
+        self.entry = ZOO[name]
+        self.tolerance, self.of_the_record = TOLERANCE[precision], OF_THE_RECORD[precision]
         config = sige.SparseConfig(dense_above=1.0, precision=precision, **self.entry.config)
         sige.export(
             self.entry.module(),
@@ -88,7 +90,7 @@ def test_the_recorded_input_as_edit_gives_the_record(
     case = pair(name, precision)
     for seed in range(2):
         got = case.edit(case.recorded, blob_and_dust(case.entry, seed))
-        assert_same(got, case.outputs, case.tolerance / 10)
+        assert_same(got, case.outputs, case.of_the_record)
 
 
 def test_edits_and_commits_are_those_of_the_cpu(

@@ -108,7 +108,7 @@ size_t attention_workspace(const sige_attention_args& a) {
 sige_status attention(const sige_attention_args& a, const sige_execution& execution) {
   constexpr float LOG2E = 1.44269504f;
   Machine machine;
-  if (!describe(machine)) return SIGE_ENGINE_FAILURE;
+  if (!describe(machine)) return failed();
   Choice choice;
   if (!choose(a, machine, choice)) return SIGE_UNSUPPORTED;
 

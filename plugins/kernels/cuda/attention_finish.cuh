@@ -108,7 +108,7 @@ inline sige_status launch_tensor_cores(void (*kernel)(AttentionParameters), cons
                                        const Machine& machine, dim3 grid, int threads, size_t shared,
                                        cudaStream_t stream) {
   const auto bytes = static_cast<int>(shared);
-  if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)) return SIGE_ENGINE_FAILURE;
+  if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)) return failed();
   cudaLaunchAttribute attributes[2]{};
   attributes[0].id = cudaLaunchAttributeClusterDimension;
   attributes[0].val.clusterDim.x = attributes[0].val.clusterDim.y = 1;
@@ -122,7 +122,7 @@ inline sige_status launch_tensor_cores(void (*kernel)(AttentionParameters), cons
   config.stream = stream;
   config.attrs = attributes;
   config.numAttrs = machine.clusters ? 2 : 0;
-  return cudaLaunchKernelEx(&config, kernel, p) == cudaSuccess ? SIGE_OK : SIGE_ENGINE_FAILURE;
+  return cudaLaunchKernelEx(&config, kernel, p) == cudaSuccess ? SIGE_OK : failed();
 }
 
 }  // namespace sige::cuda

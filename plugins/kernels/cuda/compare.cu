@@ -97,7 +97,7 @@ bool in_vectors(const sige_compare_args& a, int32_t pixels, int32_t count) {
 
 sige_status compare(const sige_compare_args* args, int32_t count, int32_t* status, const sige_execution& execution) {
   const cudaStream_t stream = stream_of(execution);
-  if (cudaMemsetAsync(status, 0, count * 2 * sizeof *status, stream) != cudaSuccess) return SIGE_ENGINE_FAILURE;
+  if (cudaMemsetAsync(status, 0, count * 2 * sizeof *status, stream) != cudaSuccess) return failed();
   for (int32_t start = 0; start < count; start += INPUTS) {
     Inputs inputs{};
     const int32_t some = std::min(count - start, INPUTS);

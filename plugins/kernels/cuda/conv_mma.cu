@@ -146,7 +146,7 @@ sige_status launch(const sige_conv_args& a, cudaStream_t stream) {
   if (tiles_m * s.batch > 65535) return SIGE_UNSUPPORTED;
   const size_t shared = S::FIXED_BYTES + sizeof(int32_t) * S::ROWS * s.taps;
   if (cudaFuncSetAttribute(conv_mma_kernel<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)))
-    return SIGE_ENGINE_FAILURE;
+    return failed();
   // As many parts as run at once, but no more than come to an end at the same time.
   int64_t splits = MAX_SPLITS;
   while (splits > 1 && tiles > clusters_at_once<S>(static_cast<unsigned>(splits), shared)) --splits;
@@ -168,8 +168,7 @@ sige_status launch(const sige_conv_args& a, cudaStream_t stream) {
                               transforms(s)};
   const Launch launch(static_cast<unsigned>(tiles_n), static_cast<unsigned>(tiles_m * s.batch),
                       static_cast<unsigned>(splits), S::THREADS, shared, stream);
-  return cudaLaunchKernelEx(&launch.config, conv_mma_kernel<S>, parameters) == cudaSuccess ? SIGE_OK
-                                                                                           : SIGE_ENGINE_FAILURE;
+  return cudaLaunchKernelEx(&launch.config, conv_mma_kernel<S>, parameters) == cudaSuccess ? SIGE_OK : failed();
 }
 
 template <int VECTOR>

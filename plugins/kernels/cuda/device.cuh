@@ -1,4 +1,4 @@
-// What the CUDA files share: 16-byte vectors, activations, division by a run-time constant, launch checks.
+// What the CUDA files share: 16-byte vectors, activations, division by a run-time constant.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "../backend.h"
+#include "failure.h"
 
 namespace sige::cuda {
 
@@ -69,8 +70,6 @@ inline bool aligned(const void* pointer, size_t bytes) { return reinterpret_cast
 inline size_t element_size(int32_t dtype) { return dtype == SIGE_FLOAT16 ? 2 : 4; }
 
 inline cudaStream_t stream_of(const sige_execution& execution) { return static_cast<cudaStream_t>(execution.stream); }
-
-inline sige_status launched() { return cudaGetLastError() == cudaSuccess ? SIGE_OK : SIGE_ENGINE_FAILURE; }
 
 template <int N>
 struct Width {

@@ -278,7 +278,7 @@ sige_status begin(const sige_indices& indices, const uint8_t* const* masks, cons
   const cudaStream_t stream = stream_of(execution);
   Masks all{};
   for (int32_t i = 0; i < plan.inputs; ++i) all.at[i] = masks[i];
-  if (cudaMemsetAsync(indices.state, 0, plan.cleared_bytes, stream) != cudaSuccess) return SIGE_ENGINE_FAILURE;
+  if (cudaMemsetAsync(indices.state, 0, plan.cleared_bytes, stream) != cudaSuccess) return failed();
   cover_kernel<<<most(plan.cover.count, 1), THREADS, 0, stream>>>(copy, all);
   if (plan.decide.count) decide_kernel<<<plan.decide.count, THREADS, 0, stream>>>(copy, all);
   for (int32_t i = 0; i < plan.steps; ++i) {

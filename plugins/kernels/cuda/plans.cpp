@@ -1,6 +1,7 @@
 #include "plans.h"
 
 #include "conv_mma.h"
+#include "failure.h"
 
 #include <algorithm>
 #include <memory>
@@ -177,7 +178,7 @@ sige_status make(cublasLtHandle_t handle, const Product& p, int32_t candidates, 
   if (count == 1) return SIGE_OK;
 
   const Bench bench(p);
-  if (!bench.ready) return SIGE_ENGINE_FAILURE;
+  if (!bench.ready) return failed();
   const bool bias = p.epilogue == CUBLASLT_EPILOGUE_BIAS || p.epilogue == CUBLASLT_EPILOGUE_RELU_BIAS;
   float best = 1e30f;
   for (int i = 0; i < count; ++i) {
@@ -227,7 +228,7 @@ sige_status sige_plans_create(sige_plans** plans) {
   int device, major, minor;
   if (cudaGetDevice(&device) || cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) ||
       cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device))
-    return SIGE_ENGINE_FAILURE;
+    return sige::cuda::failed();
   created->capability = major * 10 + minor;
   *plans = created.release();
   return SIGE_OK;

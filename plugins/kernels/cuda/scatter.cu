@@ -23,8 +23,7 @@ sige_status scatter(const sige_scatter_args& a, const sige_execution& execution)
   const int64_t image = int64_t{a.pixels} * a.channels;
   if (a.out != a.base) {
     const size_t bytes = a.batch * image * element_size(a.dtype);
-    if (cudaMemcpyAsync(a.out, a.base, bytes, cudaMemcpyDeviceToDevice, stream) != cudaSuccess)
-      return SIGE_ENGINE_FAILURE;
+    if (cudaMemcpyAsync(a.out, a.base, bytes, cudaMemcpyDeviceToDevice, stream) != cudaSuccess) return failed();
   }
   if (!a.fresh) return SIGE_OK;
   return with_vector(a.dtype, a.channels, aligned(a.rows, 16) && aligned(a.out, 16), [&](auto type, auto size) {

@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SIGE_API_VERSION 4
+#define SIGE_API_VERSION 5
 #define SIGE_WORKSPACE_ALIGNMENT 256
 
 #if defined(_WIN32) && defined(SIGE_BUILDING)
@@ -192,16 +192,15 @@ SIGE_API void sige_plans_destroy(sige_plans* plans);
 /* CUDA: whether sige_conv runs these arguments as one kernel without a workspace on the plans' device: 1 or 0. */
 SIGE_API int32_t sige_plans_one_kernel(const sige_plans* plans, const sige_conv_args* args);
 
-/* CUDA: a second stream beside a first one, for ops that need not wait for those in front of them: what they read is
- * there before the run of a graph begins, and nothing else reads or writes their results' memory meanwhile. Such an op
- * asks `sige_branch_fork` for the stream to launch on and then says `sige_branch_add(result)`; every op calls
- * `sige_branch_join` with what it reads before its launch. `op` names the op: when one comes that this run had already, a
- * new run begins, behind all that is on `stream` by then. Every result must be read by an op of the run. Works inside a
- * capture. Not to be called from two threads at once. */
+/* Ops of a captured run that may go on beside those in front of them: a second stream. An op that reads inputs of the run
+ * alone, and whose result nothing else overwrites in it, asks `sige_branch_fork` for the stream to launch on and then says `sige_branch_add(stream, result)`; every op calls
+ * `sige_branch_join` with what it reads before its launch. The first fork of a capture branches off behind all that is on
+ * `stream` by then, and every result must be read by an op of the same capture. Outside a capture `beside` is `stream`. Not
+ * to be called from two threads at once. */
 typedef struct sige_branch sige_branch;
 SIGE_API sige_status sige_branch_create(sige_branch** branch);
-SIGE_API sige_status sige_branch_fork(sige_branch* branch, void* stream, const void* op, void** beside);
-SIGE_API sige_status sige_branch_add(sige_branch* branch, const void* result);
+SIGE_API sige_status sige_branch_fork(sige_branch* branch, void* stream, void** beside);
+SIGE_API sige_status sige_branch_add(sige_branch* branch, void* stream, const void* result);
 SIGE_API sige_status sige_branch_join(sige_branch* branch, void* stream, const void* const* read, int32_t count);
 SIGE_API void sige_branch_destroy(sige_branch* branch);
 
