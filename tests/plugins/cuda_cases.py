@@ -20,18 +20,18 @@ Case = tuple[dict[str, torch.Tensor], dict[str, Any]]
 
 
 class Draw:
-    """Random sizes and device tensors."""
+    """Random sizes and tensors, on the current CUDA device unless `device` says another."""
 
-    def __init__(self, seed: int, small: bool) -> None:
+    def __init__(self, seed: int, small: bool, device: str = "cuda") -> None:
         self.random = random.Random(seed)
-        self.small = small
+        self.small, self.device = small, device
         torch.manual_seed(seed)
 
     def pick(self, *choices: Any) -> Any:
         return self.random.choice(choices)
 
     def values(self, dtype: torch.dtype, *shape: int) -> torch.Tensor:
-        return torch.randn(shape, device="cuda", dtype=torch.float32).to(dtype)
+        return torch.randn(shape, device=self.device, dtype=torch.float32).to(dtype)
 
     def active(self, pixels: int) -> torch.Tensor:
         """Ascending pixels: none, one, all, or some; sometimes padded by repeating the last."""
@@ -39,7 +39,7 @@ class Draw:
         chosen = torch.randperm(pixels)[:count].sort().values
         if count and self.random.random() < 0.5:
             chosen = torch.cat([chosen, chosen[-1:].expand(self.random.randint(1, 9))])
-        return chosen.int().cuda()
+        return chosen.int().to(self.device)
 
     def source(self, dtype: torch.dtype, channels: int, phases: int = 1) -> dict[str, torch.Tensor]:
         """rows, base, halo, table, and sometimes scale and shift."""
@@ -51,9 +51,9 @@ class Draw:
         inputs = {
             "rows": self.values(dtype, batch, fresh, channels),
             "base": self.values(dtype, batch, pixels, channels),
-            "halo": torch.randint(0, pixels, (halo,), device="cuda", dtype=torch.int32),
+            "halo": torch.randint(0, pixels, (halo,), device=self.device, dtype=torch.int32),
             "table": torch.randint(
-                -1, (fresh + halo) * phases, (targets, taps), device="cuda", dtype=torch.int32
+                -1, (fresh + halo) * phases, (targets, taps), device=self.device, dtype=torch.int32
             ),
         }
         return inputs | self.affine(dtype, batch, channels)
