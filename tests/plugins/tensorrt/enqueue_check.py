@@ -2,11 +2,11 @@
 
     PYTHONPATH=.:tests python -m plugins.tensorrt.enqueue_check --library build/native/libsige_tensorrt.so
 
-Needs a GPU, torch and a library built with SIGE_CUDA, but no TensorRT. Every case draws new sizes, bounds of the
-sizes that vary, tables and values. Its node is made twice, as a build makes it and again from what an engine
-stores; each goes through the case's rows, some of them, one and none: shapes set, a plain run, and two launches of
-a captured graph with new values, each with outputs poisoned by NaN and the workspace that the build asked for.
-Exit status 1 if anything misses the tolerance of docs/ops.md.
+Needs a GPU, torch and a library built with SIGE_CUDA, but no TensorRT. Every case draws new sizes, bounds
+of the sizes that vary, tables and values. Its node is made twice, as a build makes it and again from what
+an engine stores; each goes through the case's rows, some of them, one and none: shapes set, a plain run,
+and two launches of a captured graph with new values, each with outputs poisoned by NaN and the workspace
+that the build asked for. Exit status 1 if anything misses the tolerance of docs/ops.md.
 """
 
 from __future__ import annotations
