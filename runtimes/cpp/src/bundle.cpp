@@ -1,16 +1,15 @@
 #include "bundle.h"
 
 #include <fcntl.h>
-#include <openssl/evp.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <memory>
 #include <nlohmann/json.hpp>
 
+#include "digest.h"
 #include "text.h"
 
 namespace sige {
@@ -86,23 +85,13 @@ static Manifest parse(const std::string& root, const json& data) {
 
 // SHA-256 (hex); empty, with errno, where the file cannot be read.
 static std::string sha256(const fs::path& path) {
-  const std::unique_ptr<EVP_MD_CTX, void (*)(EVP_MD_CTX*)> context(EVP_MD_CTX_new(), EVP_MD_CTX_free);
-  if (!context || !EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr)) throw std::bad_alloc();
+  Digest digest;
   const File file(path);
   std::vector<char> buffer(1 << 20);
   ssize_t count = 0;
   while ((count = file.read(buffer.data(), buffer.size())) > 0)
-    EVP_DigestUpdate(context.get(), buffer.data(), static_cast<size_t>(count));
-  if (count < 0) return "";
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned int length = 0;
-  EVP_DigestFinal_ex(context.get(), digest, &length);
-  std::string hex;
-  for (unsigned int i = 0; i < length; ++i) {
-    hex += "0123456789abcdef"[digest[i] >> 4];
-    hex += "0123456789abcdef"[digest[i] & 15];
-  }
-  return hex;
+    digest.add(buffer.data(), static_cast<size_t>(count));
+  return count < 0 ? "" : digest.hex();
 }
 
 Bundle::Bundle(const fs::path& folder) : root_(fs::absolute(folder).lexically_normal()) {

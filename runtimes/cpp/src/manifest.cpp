@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "arrays.h"
+#include "digest.h"
 #include "text.h"
 
 namespace sige {
@@ -218,6 +219,18 @@ static bool stays_inside(const std::string& name) {
     start = end + 1;
   }
   return true;
+}
+
+// The text that Python's json.dumps(..., sort_keys=True) gives.
+std::string Manifest::bundle_id() const {
+  std::string text;
+  for (const auto& [name, spec] : files)
+    text += (text.empty() ? "{" : ", ") + json(name).dump(-1, ' ', true) + ": {\"bytes\": " +
+            std::to_string(spec.bytes) + ", \"sha256\": \"" + spec.sha256 + "\"}";
+  text += text.empty() ? "{}" : "}";
+  Digest digest;
+  digest.add(text.data(), text.size());
+  return digest.hex();
 }
 
 Manifest read_manifest(const json& data) {

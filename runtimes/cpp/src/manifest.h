@@ -93,6 +93,8 @@ struct Manifest {
   std::map<std::string, FileSpec> files;
 
   const LevelSpec& level(const std::string& id) const;
+  // SHA-256 (hex) of the file list: two bundles with the same id hold the same files.
+  std::string bundle_id() const;
   size_t level_index(const std::string& id) const;
   std::vector<const InputSpec*> spatial() const;
 };

@@ -79,6 +79,19 @@ void Session::State::commit() {
   pending.reset();
 }
 
+void Session::State::save(const std::filesystem::path& file) const {
+  check_recorded();
+  save_state(file, manifest(), [this](const std::string& part, const std::string& name) -> View {
+    return (part == "input" ? base->inputs : part == "output" ? base->outputs : base->caches).at(name);
+  });
+}
+
+void Session::State::load(const std::filesystem::path& file) {
+  SavedState loaded = load_state(file, manifest());
+  base = Base{std::move(loaded["input"]), std::move(loaded["output"]), std::move(loaded["cache"])};
+  pending.reset();
+}
+
 // What `run` returns, with the session's other calls waiting.
 template <typename Run>
 static auto alone(std::mutex& mutex, const char* doing, Run run) {
@@ -115,6 +128,14 @@ Outputs Session::edit(const Inputs& inputs, const std::optional<Mask>& mask) {
 
 void Session::commit() {
   alone(state_->mutex, "the commit", [&] { state_->commit(); });
+}
+
+void Session::save(const std::filesystem::path& file) const {
+  alone(state_->mutex, "the save", [&] { state_->save(file); });
+}
+
+void Session::load(const std::filesystem::path& file) {
+  alone(state_->mutex, "the load", [&] { state_->load(file); });
 }
 
 Report Session::report() const {

@@ -11,6 +11,7 @@
 #include "indexer.h"
 #include "inputs.h"
 #include "moves.h"
+#include "save_load.h"
 #include "text.h"
 
 namespace sige {
@@ -63,6 +64,8 @@ struct Session::State {
   Outputs record(const Inputs& given);
   Outputs edit(const Inputs& given, const std::optional<Mask>& mask);
   void commit();
+  void save(const std::filesystem::path& file) const;
+  void load(const std::filesystem::path& file);
 
   void check_recorded() const {
     if (!base) throw Error(Kind::STATE, "there is no recorded image to edit; call record or load first.");

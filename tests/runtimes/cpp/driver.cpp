@@ -4,6 +4,7 @@
 //     open FOLDER                    set NAME DTYPE FILE SIZES...     mask FILE HEIGHT WIDTH     nomask
 //     record FOLDER                  edit FOLDER (outputs go there as raw files)
 //     commit                         repeat COUNT (edits; answers with the growth of memory in bytes)
+//     save FILE                      load FILE
 #include <unistd.h>
 
 #include <fstream>
@@ -14,7 +15,7 @@
 
 #include "sige/session.h"
 
-constexpr const char* KINDS[] = {"BundleError", "InputError", "StateError", "RuntimeFailure"};
+constexpr const char* KINDS[] = {"BundleError", "InputError", "StateError", "RuntimeFailure", "CacheError"};
 
 static std::vector<char> contents(const std::string& file) {
   std::ifstream stream(file, std::ios::binary);
@@ -99,6 +100,10 @@ struct Script {
       return write(session->edit(inputs, mask), argument);
     } else if (command == "commit") {
       session->commit();
+    } else if (command == "save") {
+      session->save(argument);
+    } else if (command == "load") {
+      session->load(argument);
     } else if (command == "report") {
       return session->report().path;
     } else if (command == "repeat") {

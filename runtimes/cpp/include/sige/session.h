@@ -23,6 +23,7 @@ enum class Kind {
   INPUT,    // InputError: an argument of the wrong name, shape, dtype or contents
   STATE,    // StateError: a call that came too early
   RUNTIME,  // RuntimeFailure: the engine is too old, or failed
+  CACHE,    // CacheError: a cache file that is damaged, foreign, or cannot be written
 };
 
 // Every error that this library throws on purpose; what() is one clear sentence.
@@ -120,6 +121,14 @@ class SIGE_CPP_API Session {
 
   // Makes the last edit part of the recorded state. Throws STATE where there is none.
   void commit();
+
+  // Writes the recorded state to a safetensors file, crash-safely: an older file stays whole until the new one is.
+  // Python sessions of the bundle load it. Throws STATE before a record, CACHE when the file cannot be written.
+  void save(const std::filesystem::path& file) const;
+
+  // Takes up the state that `save` wrote, here or in Python, as if it had been recorded here. Throws CACHE for a
+  // damaged file or one of another bundle; then an earlier record stays in force.
+  void load(const std::filesystem::path& file);
 
   // Throws STATE before the first record.
   Report report() const;
