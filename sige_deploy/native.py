@@ -1,4 +1,5 @@
-"""The native kernels for ONNX Runtime: where their library is, and for which bundles it may be loaded."""
+"""The native libraries for ONNX Runtime and TensorRT: where they are, and for which bundles they may be
+loaded."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ NAME, KERNELS = {
     "win32": ("sige_onnxruntime.dll", "sige_kernels.dll"),
     "darwin": ("libsige_onnxruntime.dylib", "libsige_kernels.dylib"),
 }.get(sys.platform, ("libsige_onnxruntime.so", "libsige_kernels.so"))
+PLUGINS = "libsige_tensorrt.so"  # TensorRT's, built on Linux alone
 _CHECKOUT = Path(__file__).resolve().parents[1]
 
 
@@ -63,6 +65,33 @@ def cuda(manifest: Manifest, device: str) -> tuple[Path, Kernels]:
     return path, kernels
 
 
+def plugins(beside: Path) -> Path:
+    """The library of TensorRT plugins, in the folder of the native library `beside`; raises RuntimeFailure
+    where it is missing."""
+    path = beside.with_name(PLUGINS)
+    if not path.is_file():
+        raise RuntimeFailure(
+            f"TensorRT needs the library of plugins '{path}', which is missing; build it with "
+            "'make native-cuda', or open the bundle with runtime='onnxruntime'."
+        )
+    return path
+
+
+def find_plugins() -> tuple[Path, Path]:
+    """(the library of TensorRT plugins, the kernels' own library beside it): in the folder of the file that
+    SIGE_NATIVE_LIBRARY names, else where `library` looks. Nothing is loaded, so that a machine without a GPU
+    has them too. Raises RuntimeFailure where there are none."""
+    named = os.environ.get(VARIABLE)
+    places = [Path(named).absolute()] if named else _places()
+    for path in places:
+        if path.with_name(PLUGINS).is_file() and path.with_name(KERNELS).is_file():
+            return path.with_name(PLUGINS), path.with_name(KERNELS)
+    where = f"the folder '{places[0].parent}' that {VARIABLE} names has none" if named else "there is none"
+    raise RuntimeFailure(
+        f"TensorRT needs the library of plugins {PLUGINS}, and {where}; build it with 'make native-cuda'."
+    )
+
+
 def supports(manifest: Manifest) -> bool:
     """Whether the CPU kernels can run every op of a bundle's edit graph. They know float32 only, and ONNX
     Runtime does not fall back on an op's function body once a kernel is registered."""
@@ -81,11 +110,16 @@ def _find() -> Path | None:
         if not path.is_file():
             raise RuntimeFailure(f"{VARIABLE} names '{named}', which is no file; correct or unset it.")
         return path
+    return next((path for path in _places() if path.is_file()), None)
+
+
+def _places() -> list[Path]:
+    """Where the library may be, the first one first."""
     # An editable install keeps what was built apart from the sources: another folder of the package's path.
     places = [Path(folder) / NAME for folder in sige_deploy.__path__]
     if (_CHECKOUT / "plugins" / "CMakeLists.txt").is_file():
         places.insert(0, _CHECKOUT / "build" / "native" / NAME)
-    return next((path for path in places if path.is_file()), None)
+    return places
 
 
 def _check(path: Path) -> None:
