@@ -29,6 +29,7 @@ from sige_deploy.manifest import (
     RefusalSpec,
 )
 from sige_deploy.masks import MaskPolicy
+from sige_deploy.ops import DOMAIN, SIGNATURES
 
 PACKAGES = ("sige-deploy", "torch", "onnx", "onnxscript", "onnx-ir", "numpy")
 
@@ -61,7 +62,7 @@ def describe(
         geometries=[
             GeometrySpec(id=g.id, source=g.source, target=g.target) for g in used_geometries(translation)
         ],
-        caches=_caches(ctx),
+        caches=_caches(ctx, edit),
         policy=PolicySpec.model_validate(
             {n: getattr(config, n) for n in ("eps", "dilate", "threshold", "statistics")}
         ),
@@ -124,7 +125,8 @@ def _levels(ctx: Context, used: set[str], policy: MaskPolicy) -> list[LevelSpec]
     ]
 
 
-def _caches(ctx: Context) -> list[CacheSpec]:
+def _caches(ctx: Context, edit: ir.Model) -> list[CacheSpec]:
+    reads = _reads(edit)
     return [
         CacheSpec.model_validate(
             {
@@ -132,12 +134,37 @@ def _caches(ctx: Context) -> list[CacheSpec]:
                 "kind": cache.kind,
                 "level": cache.level,
                 "rows": cache.rows.name if cache.rows is not None else None,
+                "reads": reads.get(cache.name, []) if cache.kind == "base" else None,
                 "shape": list(cache.shape),
                 "dtype": _dtype(cache.edit),
             }
         )
         for cache in ctx.caches.values()
     ]
+
+
+def _reads(edit: ir.Model) -> dict[str, list[str] | None]:
+    """By name of a graph input: the geometries through whose halos the sige ops read it, None where any other
+    reader needs it whole."""
+    reads: dict[str, list[str] | None] = {}
+    for node in edit.graph:
+        signature = SIGNATURES.get(node.op_type) if node.domain == DOMAIN else None
+        named = dict(zip(signature.inputs, node.inputs)) if signature is not None else {}
+        halo = named.get("halo")
+        for position, value in enumerate(node.inputs):
+            if value is None or value.producer() is not None:
+                continue
+            name = value.name or ""
+            through = signature is not None and signature.inputs[position] in ("base", "base_2")
+            if through and halo is not None and (halo.name or "").startswith("halo."):
+                ids = reads.setdefault(name, [])
+                if ids is not None and (halo.name or "")[5:] not in ids:
+                    ids.append((halo.name or "")[5:])
+            else:
+                reads[name] = None
+    for value in edit.graph.outputs:
+        reads[value.name or ""] = None
+    return reads
 
 
 def _dtype(value: ir.Value) -> str:

@@ -130,7 +130,8 @@ class GeometrySpec(Spec):
 class CacheSpec(Spec):
     """An array that record keeps for edits. `base`: [B, H*W, C] of a level; `static`: anything else.
     `rows`: the edit-graph output with its fresh rows [B, P, C], which commit writes at the level's active
-    pixels (None: an edit never changes it); it may be a model output's, or another cache's."""
+    pixels (None: an edit never changes it); it may be a model output's, or another cache's.
+    `reads`: the geometries through whose halos alone edits read it; None: it is read whole, or not known."""
 
     name: str
     kind: Literal["base", "static"]
@@ -138,6 +139,7 @@ class CacheSpec(Spec):
     dtype: DType
     level: str | None = None
     rows: str | None = None
+    reads: list[str] | None = None
 
 
 class PolicySpec(Spec):
@@ -220,7 +222,7 @@ class Manifest(Spec):
             if twice:
                 raise ValueError(f"{what} '{min(twice)}' is listed twice")
         sizes = {level.id: (level.height, level.width) for level in self.levels}
-        geometries = {g.id for g in self.geometries}
+        geometries = {g.id: g for g in self.geometries}
         used = [(f"geometry '{g.id}'", end) for g in self.geometries for end in (g.source, g.target)]
         used += [(f"{kind} '{x.name}'", x.level) for kind, x in self._leveled() if x.level is not None]
         for who, level in used:
@@ -250,6 +252,9 @@ class Manifest(Spec):
                 c.level is None or len(c.shape) != 3 or c.shape[1] != _product(sizes[c.level])
             ):
                 raise ValueError(f"base cache '{c.name}' is not [B, H*W, C] of a level")
+            for id_ in c.reads or []:
+                if c.kind != "base" or id_ not in geometries or geometries[id_].source != c.level:
+                    raise ValueError(f"cache '{c.name}' cannot be read through geometry '{id_}'")
         return self
 
     def _leveled(self) -> list[tuple[str, InputSpec | OutputSpec | CacheSpec]]:

@@ -103,7 +103,8 @@ def write_tiny(path: Path, dense_above: float = 0.6, schema: dict[str, object] |
         geometries=[GeometrySpec(id=CONV3, source=LEVEL, target=LEVEL)],
         caches=[
             CacheSpec(
-                name="base.h", kind="base", shape=[B, H * W, C], dtype="float32", level=LEVEL, rows="rows.h"
+                name="base.h", kind="base", shape=[B, H * W, C], dtype="float32", level=LEVEL, rows="rows.h",
+                reads=[CONV3],
             ),
             CacheSpec(name="static.gain", kind="static", shape=[1, 1, C], dtype="float32"),
         ],

@@ -194,7 +194,7 @@ static GeometrySpec geometry_of(const Value& value) {
 }
 
 static CacheSpec cache_of(const Value& value) {
-  const Object fields(value, {"name", "kind", "shape", "dtype", "level", "rows"});
+  const Object fields(value, {"name", "kind", "shape", "dtype", "level", "rows", "reads"});
   return {fields["name"].text(),       fields["kind"].one_of({"base", "static"}),
           fields["shape"].integers(0), fields["dtype"].dtype(),
           fields.text("level"),        fields.text("rows")};
