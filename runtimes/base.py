@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from sige_deploy.bundle import Bundle
-from sige_deploy.errors import InputError, RuntimeFailure
+from sige_deploy.errors import InputError
 
 if TYPE_CHECKING:
     from sige_deploy.devices.base import Device
@@ -79,7 +79,8 @@ def check_threads(threads: int | None) -> None:
 
 
 def create(name: str | None, bundle: Bundle, device: str, threads: int | None) -> Runtime:
-    """The runtime called `name` (None: "onnxruntime") for a bundle on a device ("cpu", "cuda:0", ...).
+    """The runtime called `name` ("onnxruntime", also None, or "tensorrt") for a bundle on a device ("cpu",
+    "cuda:0", ...).
 
     threads: CPU threads that one run may use, None for all cores. Nothing is loaded before it is needed.
     Raises InputError for an unknown name or device, RuntimeFailure when the engine is missing.
@@ -93,7 +94,7 @@ def create(name: str | None, bundle: Bundle, device: str, threads: int | None) -
 
         return OnnxRuntime(bundle, device, threads)
     if name == "tensorrt":
-        raise RuntimeFailure(
-            "this version of sige_deploy has no TensorRT runtime; open the bundle with runtime='onnxruntime'."
-        )
-    raise InputError(f"there is no runtime {name!r}; use 'onnxruntime' or leave runtime out.")
+        from sige_deploy.runtimes.tensorrt import open_cuda as open_tensorrt
+
+        return open_tensorrt(bundle, device, threads)
+    raise InputError(f"there is no runtime {name!r}; use 'onnxruntime', 'tensorrt', or leave runtime out.")

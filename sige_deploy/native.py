@@ -44,37 +44,25 @@ def cuda(manifest: Manifest, device: str) -> tuple[Path, Kernels]:
     Raises RuntimeFailure with one sentence where they are missing, belong to another version, were built
     without CUDA, or cannot run the bundle's edit graph.
     """
-    types = _types(manifest)
-    if not types <= {"float16", "float32"}:
-        raise RuntimeFailure(
-            f"the CUDA kernels know float16 and float32, and this bundle holds {', '.join(sorted(types))}; "
-            "open it with device='cpu', or export it with precision='float16'."
-        )
+    _check_types(manifest)
     path = library()
     if path is None:
         raise RuntimeFailure(
             f"device '{device}' needs the native library with CUDA kernels, and there is none; build it with "
             "'make native-cuda', or open the bundle with device='cpu'."
         )
-    kernels = Kernels(path.with_name(KERNELS))
-    if not kernels.has(CUDA):
-        raise RuntimeFailure(
-            f"the native library '{path}' was built without CUDA; build it with 'make native-cuda', "
-            "or open the bundle with device='cpu'."
-        )
-    return path, kernels
+    return path, _with_cuda(path.with_name(KERNELS))
 
 
-def plugins(beside: Path) -> Path:
-    """The library of TensorRT plugins, in the folder of the native library `beside`; raises RuntimeFailure
-    where it is missing."""
-    path = beside.with_name(PLUGINS)
-    if not path.is_file():
-        raise RuntimeFailure(
-            f"TensorRT needs the library of plugins '{path}', which is missing; build it with "
-            "'make native-cuda', or open the bundle with runtime='onnxruntime'."
-        )
-    return path
+def tensorrt(manifest: Manifest) -> tuple[Path, Kernels]:
+    """(the library of TensorRT plugins, the kernels' own library) for sessions of TensorRT.
+
+    Raises RuntimeFailure with one sentence where they are missing, were built without CUDA, have another API
+    version, or cannot run the bundle's edit graph.
+    """
+    _check_types(manifest)
+    plugins, kernels = find_plugins()
+    return plugins, _with_cuda(kernels)
 
 
 def find_plugins() -> tuple[Path, Path]:
@@ -96,6 +84,25 @@ def supports(manifest: Manifest) -> bool:
     """Whether the CPU kernels can run every op of a bundle's edit graph. They know float32 only, and ONNX
     Runtime does not fall back on an op's function body once a kernel is registered."""
     return _types(manifest) == {"float32"}
+
+
+def _check_types(manifest: Manifest) -> None:
+    types = _types(manifest)
+    if not types <= {"float16", "float32"}:
+        raise RuntimeFailure(
+            f"the CUDA kernels know float16 and float32, and this bundle holds {', '.join(sorted(types))}; "
+            "open it with device='cpu', or export it with precision='float16'."
+        )
+
+
+def _with_cuda(path: Path) -> Kernels:
+    kernels = Kernels(path)
+    if not kernels.has(CUDA):
+        raise RuntimeFailure(
+            f"the native library '{path}' was built without CUDA; build it with 'make native-cuda', "
+            "or open the bundle with device='cpu'."
+        )
+    return kernels
 
 
 def _types(manifest: Manifest) -> set[str]:
