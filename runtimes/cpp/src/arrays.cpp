@@ -46,12 +46,12 @@ int64_t count_of(const Shape& shape) {
 }
 
 Array empty(DType dtype, const Shape& shape) {
-  return {dtype, shape, std::vector<unsigned char>(static_cast<size_t>(count_of(shape)) * size_of(dtype))};
+  return {dtype, shape, std::vector<unsigned char>(static_cast<size_t>(count_of(shape)) * size_of(dtype)), nullptr};
 }
 
 Array copied(const View& view) {
   const auto* from = static_cast<const unsigned char*>(view.data);
-  return {view.dtype, view.shape, std::vector<unsigned char>(from, from + bytes_of(view))};
+  return {view.dtype, view.shape, std::vector<unsigned char>(from, from + bytes_of(view)), nullptr};
 }
 
 void check(int32_t status) {

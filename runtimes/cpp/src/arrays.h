@@ -2,12 +2,22 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 
 #include "sige/session.h"
 
 namespace sige {
+
+using Arrays = std::map<std::string, Array>;
+using Views = std::map<std::string, View>;
+
+struct ArraySpec {
+  std::string name;
+  DType dtype;
+  Shape shape;
+};
 
 std::optional<DType> dtype_named(const std::string& name);
 
@@ -17,9 +27,12 @@ int32_t element_of(DType dtype);
 // Elements of an array; throws Error where it has more than fit any memory.
 int64_t count_of(const Shape& shape);
 
-inline size_t bytes_of(const View& view) { return static_cast<size_t>(count_of(view.shape)) * size_of(view.dtype); }
+template <typename Spec>  // a View or an ArraySpec
+size_t bytes_of(const Spec& array) {
+  return static_cast<size_t>(count_of(array.shape)) * size_of(array.dtype);
+}
 
-// An array of zeros, and a copy.
+// An array of zeros, and a copy, on the host.
 Array empty(DType dtype, const Shape& shape);
 Array copied(const View& view);
 

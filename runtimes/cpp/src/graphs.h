@@ -7,6 +7,7 @@
 #include <set>
 #include <string>
 
+#include "arrays.h"
 #include "bundle.h"
 
 namespace sige {
@@ -26,9 +27,6 @@ class Results {
  private:
   std::unique_ptr<Values> values_;
 };
-
-using Arrays = std::map<std::string, Array>;
-using Views = std::map<std::string, View>;
 
 class Graphs {
  public:

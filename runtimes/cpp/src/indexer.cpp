@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "arrays.h"
 #include "sige/indices.h"
 
 namespace sige {
@@ -49,81 +48,81 @@ std::vector<uint8_t> resampled(const Mask& mask, int64_t height, int64_t width, 
   return result;
 }
 
-// Zeros at an address that the kernels accept.
-class Aligned {
- public:
-  explicit Aligned(size_t bytes = 0) : bytes_(bytes + SIGE_WORKSPACE_ALIGNMENT) {}
-  void* get() {
-    const auto address = reinterpret_cast<uintptr_t>(bytes_.data());
-    return bytes_.data() + (SIGE_WORKSPACE_ALIGNMENT - address % SIGE_WORKSPACE_ALIGNMENT) % SIGE_WORKSPACE_ALIGNMENT;
-  }
+struct Indexer::Parts {
+  explicit Parts(Memory& where) : memory(where) {}
 
- private:
-  std::vector<uint8_t> bytes_;
-};
-
-struct Indexer::Memory {
-  std::vector<Geometry> geometries;
-  std::vector<std::string> level_names;
+  Memory& memory;
+  HostMemory host;  // of the plan
+  std::vector<std::string> level_names, geometry_names;
+  std::vector<int64_t> taps;  // of each geometry
   std::vector<sige_index_input> inputs;
   std::vector<sige_index_level> levels;
   std::vector<sige_index_geometry> places;
-  std::vector<std::vector<int32_t>> active, halo, table;
-  std::vector<std::vector<float>> weights;
-  std::vector<int32_t> counts, rows;
-  Aligned state, plan;
+  std::vector<Buffer> active, halo, table, weights, kept;
+  Buffer block;  // counts and status
+  std::shared_ptr<void> landing;
+  std::vector<int32_t> landed;
   sige_indices indices{};
   sige_execution execution{};
-  std::map<std::string, View> feeds;
+
+  template <typename T>
+  const T* uploaded(DType dtype, const std::vector<T>& values) {
+    if (values.empty()) return nullptr;
+    kept.push_back(memory.uploaded(dtype, {static_cast<int64_t>(values.size())}, values.data()));
+    return kept.back().as<T>();
+  }
+
+  sige_axis axis(const AxisTaps& taps) {
+    return {uploaded(DType::INT32, taps.index),
+            uploaded(DType::FLOAT32, taps.weight),
+            uploaded(DType::INT32, taps.phase),
+            taps.outputs,
+            taps.taps,
+            taps.source,
+            taps.phases};
+  }
 };
 
-static sige_axis axis_of(const AxisTaps& taps) {
-  return {taps.index.data(),
-          taps.weight.empty() ? nullptr : taps.weight.data(),
-          taps.phase.empty() ? nullptr : taps.phase.data(),
-          taps.outputs,
-          taps.taps,
-          taps.source,
-          taps.phases};
-}
-
-Indexer::Indexer(const Manifest& manifest, std::vector<Geometry> geometries, const std::set<std::string>& wanted)
-    : memory_(std::make_unique<Memory>()) {
-  Memory& m = *memory_;
+Indexer::Indexer(Memory& memory, const Manifest& manifest, const std::vector<Geometry>& geometries,
+                 const std::set<std::string>& wanted, size_t words)
+    : parts_(std::make_unique<Parts>(memory)) {
+  Parts& m = *parts_;
   const size_t spatial = manifest.spatial().size();
   if (manifest.levels.size() > SIGE_MAX_LEVELS || geometries.size() > SIGE_MAX_GEOMETRIES || spatial > SIGE_MAX_INPUTS)
     throw Error(Kind::RUNTIME,
                 "the native kernels take at most 128 levels, 512 geometries and 16 spatial inputs, not " +
                     std::to_string(manifest.levels.size()) + ", " + std::to_string(geometries.size()) + " and " +
                     std::to_string(spatial) + ".");
-  m.geometries = std::move(geometries);
   for (const InputSpec* input : manifest.spatial())
     m.inputs.push_back({static_cast<int32_t>(input->size('Y')), static_cast<int32_t>(input->size('X'))});
   for (const LevelSpec& level : manifest.levels) {
     const auto follows = [&](const Geometry& g) { return g.id == level.geometry; };
-    const auto found = std::find_if(m.geometries.begin(), m.geometries.end(), follows);
-    const int32_t geometry = level.geometry ? static_cast<int32_t>(found - m.geometries.begin()) : -1;
-    m.active.emplace_back(static_cast<size_t>(bucket(count_of({level.height, level.width}))));
+    const auto found = std::find_if(geometries.begin(), geometries.end(), follows);
+    const int32_t geometry = level.geometry ? static_cast<int32_t>(found - geometries.begin()) : -1;
+    m.active.push_back(memory.empty(DType::INT32, {bucket(count_of({level.height, level.width}))}));
     m.level_names.push_back(level.id);
     m.levels.push_back({static_cast<int32_t>(level.height), static_cast<int32_t>(level.width), geometry,
                         static_cast<int32_t>(level.dilation), static_cast<int32_t>(level.granularity),
-                        m.active.back().data()});
+                        m.active.back().as<int32_t>()});
   }
-  for (const Geometry& g : m.geometries) {
+  for (const Geometry& g : geometries) {
     const size_t source = manifest.level_index(g.source), target = manifest.level_index(g.target);
     const bool tabled = wanted.count("table." + g.id) || wanted.count("halo." + g.id);
     const bool weighed = g.weighted() && wanted.count("weights." + g.id);
-    const size_t entries = static_cast<size_t>(count_of({static_cast<int64_t>(m.active[target].size()), g.taps()}));
-    m.halo.emplace_back(tabled ? static_cast<size_t>(int64_t{g.y.source} * g.x.source) : 0);
-    m.table.emplace_back(tabled ? entries : 0);
-    m.weights.emplace_back(weighed ? entries : 0);
-    m.places.push_back({static_cast<int32_t>(source), static_cast<int32_t>(target), axis_of(g.y), axis_of(g.x),
-                        tabled ? m.halo.back().data() : nullptr, tabled ? m.table.back().data() : nullptr,
-                        weighed ? m.weights.back().data() : nullptr});
+    const Shape entries{m.active[target].shape[0], g.taps()};
+    m.geometry_names.push_back(g.id);
+    m.taps.push_back(g.taps());
+    m.halo.push_back(tabled ? memory.empty(DType::INT32, {int64_t{g.y.source} * g.x.source}) : Buffer());
+    m.table.push_back(tabled ? memory.empty(DType::INT32, entries) : Buffer());
+    m.weights.push_back(weighed ? memory.empty(DType::FLOAT32, entries) : Buffer());
+    if (tabled) memory.fill(m.halo.back().pointer, 0, m.halo.back().bytes());
+    m.places.push_back({static_cast<int32_t>(source), static_cast<int32_t>(target), m.axis(g.y), m.axis(g.x),
+                        m.halo.back().as<int32_t>(), m.table.back().as<int32_t>(), m.weights.back().as<float>()});
   }
-  m.counts.resize(m.levels.size());
-  m.rows.resize(m.levels.size());
-  m.execution.backend = SIGE_CPU;
+  m.landed.resize(m.levels.size() + words);
+  m.block = memory.uploaded(DType::INT32, {static_cast<int64_t>(m.landed.size())}, m.landed.data());
+  m.landing = memory.landing(m.block.bytes());
+  m.execution = memory.execution();
   sige_indices& i = m.indices;
   i.input = m.inputs.data();
   i.level = m.levels.data();
@@ -135,50 +134,54 @@ Indexer::Indexer(const Manifest& manifest, std::vector<Geometry> geometries, con
   i.threshold = manifest.threshold;
   size_t plan_bytes = 0, state_bytes = 0;
   check(sige_indices_sizes(&i, &plan_bytes, &state_bytes));
-  m.plan = Aligned(plan_bytes);
-  m.state = Aligned(state_bytes);
-  i.counts = m.counts.data();
-  i.plan = i.plan_copy = m.plan.get();
-  i.plan_bytes = plan_bytes;
-  i.state = m.state.get();
+  const auto block_of = [&](Memory& where, size_t bytes) {
+    m.kept.push_back(where.empty(DType::UINT8, {static_cast<int64_t>(bytes)}));
+    where.fill(m.kept.back().pointer, 0, bytes);
+    return m.kept.back().pointer;
+  };
+  i.counts = m.block.as<int32_t>();
+  i.state = block_of(memory, state_bytes);
   i.state_bytes = state_bytes;
+  i.plan = block_of(m.host, plan_bytes);
+  i.plan_bytes = plan_bytes;
+  i.plan_copy = i.plan;
   check(sige_indices_plan(&i));
+  i.plan_copy = block_of(memory, plan_bytes);
+  memory.upload(i.plan, i.plan_copy, plan_bytes);
 }
 
 Indexer::~Indexer() = default;
 
-const std::vector<int32_t>& Indexer::begin(const std::vector<const uint8_t*>& masks) {
-  check(sige_indices_begin(&memory_->indices, masks.data(), &memory_->execution));
-  return memory_->counts;
+int32_t* Indexer::status() const { return parts_->block.as<int32_t>() + parts_->levels.size(); }
+
+void Indexer::begin(const std::vector<const uint8_t*>& masks) {
+  check(sige_indices_begin(&parts_->indices, masks.data(), &parts_->execution));
+  parts_->memory.fetch(parts_->block.pointer, parts_->landing.get(), parts_->block.bytes());
 }
 
-// Entries of a halo that are in use: they ascend, and zeros follow.
-static int64_t used(const std::vector<int32_t>& halo) {
-  if (halo.empty()) return 0;
-  return std::partition_point(halo.begin() + 1, halo.end(), [](int32_t pixel) { return pixel != 0; }) - halo.begin();
+const std::vector<int32_t>& Indexer::counts_and_status() {
+  Parts& m = *parts_;
+  m.memory.synchronize();
+  const auto* words = static_cast<const int32_t*>(m.landing.get());
+  m.landed.assign(words, words + m.landed.size());
+  return m.landed;
 }
 
-const std::map<std::string, View>& Indexer::finish() {
-  Memory& m = *memory_;
-  for (size_t i = 0; i < m.rows.size(); ++i) m.rows[i] = static_cast<int32_t>(bucket(m.counts[i]));
-  check(sige_indices_finish(&m.indices, m.rows.data(), &m.execution));
-  m.feeds.clear();
-  const auto feed = [&](const std::string& name, DType dtype, Shape shape, const void* data) {
-    m.feeds.insert_or_assign(name, View(dtype, std::move(shape), data));
-  };
-  for (size_t i = 0; i < m.rows.size(); ++i)
-    feed("active." + m.level_names[i], DType::INT32, {m.rows[i]}, m.active[i].data());
+Buffers Indexer::finish(const std::vector<int32_t>& rows) {
+  Parts& m = *parts_;
+  check(sige_indices_finish(&m.indices, rows.data(), &m.execution));
+  Buffers feeds;
+  for (size_t i = 0; i < rows.size(); ++i)
+    feeds["active." + m.level_names[i]] = m.active[i].view(DType::INT32, {rows[i]});
   for (size_t i = 0; i < m.places.size(); ++i) {
-    const Geometry& g = m.geometries[i];
-    const Shape shape{m.rows[m.places[i].target], g.taps()};
-    if (!m.table[i].empty()) {
-      const int64_t length = std::min<int64_t>(bucket(used(m.halo[i])), static_cast<int64_t>(m.halo[i].size()));
-      feed("halo." + g.id, DType::INT32, {length}, m.halo[i].data());
-      feed("table." + g.id, DType::INT32, shape, m.table[i].data());
+    const Shape shape{rows[m.places[i].target], m.taps[i]};
+    if (m.table[i].pointer) {
+      feeds["halo." + m.geometry_names[i]] = m.halo[i];
+      feeds["table." + m.geometry_names[i]] = m.table[i].view(DType::INT32, shape);
     }
-    if (!m.weights[i].empty()) feed("weights." + g.id, DType::FLOAT32, shape, m.weights[i].data());
+    if (m.weights[i].pointer) feeds["weights." + m.geometry_names[i]] = m.weights[i].view(DType::FLOAT32, shape);
   }
-  return m.feeds;
+  return feeds;
 }
 
 }  // namespace sige

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "arrays.h"
-#include "sige/indices.h"
 #include "text.h"
 
 namespace sige {
@@ -58,28 +57,22 @@ static sige_compare_args arguments(const InputSpec& spec) {
   return args;
 }
 
-Comparison compare(const Manifest& manifest, const Inputs& given, const Arrays* recorded, bool masks) {
-  Comparison result;
-  std::vector<sige_compare_args> args;
+Comparison::Comparison(const Memory& memory, const Manifest& manifest, int32_t* status)
+    : status_(status), execution_(memory.execution()) {
   for (const InputSpec& spec : manifest.inputs) {
-    sige_compare_args& a = args.emplace_back(arguments(spec));
-    a.given = given.at(spec.name).data;
-    a.recorded = recorded ? recorded->at(spec.name).bytes.data() : nullptr;
-    a.eps = manifest.eps;
-    if (!spec.spatial() || !recorded || !masks) continue;
-    result.masks.emplace_back(static_cast<size_t>(spec.size('Y') * spec.size('X')));
-    a.mask = result.masks.back().data();  // stays where it is when the outer vector grows
+    args_.push_back(arguments(spec));
+    args_.back().eps = manifest.eps;
   }
-  std::vector<int32_t> status(2 * args.size());
-  const sige_execution execution{};
-  check(sige_compare(args.data(), static_cast<int32_t>(args.size()), status.data(), &execution));
-  for (size_t i = 0; i < args.size(); ++i) {
-    if (status[2 * i])
-      throw Error(Kind::INPUT,
-                  "input " + named(manifest.inputs[i].name) + " holds NaN or infinity; every value must be finite.");
-    result.changed.push_back(status[2 * i + 1] != 0);
+}
+
+void Comparison::launch(const std::vector<const void*>& given, const std::vector<const void*>& recorded,
+                        const std::vector<uint8_t*>& masks) {
+  for (size_t i = 0; i < args_.size(); ++i) {
+    args_[i].given = given[i];
+    args_[i].recorded = recorded.empty() ? nullptr : recorded[i];
+    args_[i].mask = masks[i];
   }
-  return result;
+  check(sige_compare(args_.data(), static_cast<int32_t>(args_.size()), status_, &execution_));
 }
 
 }  // namespace sige

@@ -3,8 +3,9 @@
 
 #include <vector>
 
-#include "graphs.h"
+#include "device_memory.h"
 #include "manifest.h"
+#include "sige/indices.h"
 
 namespace sige {
 
@@ -12,13 +13,22 @@ namespace sige {
 void check_inputs(const std::vector<InputSpec>& specs, const Inputs& given);
 void check_mask(const Mask& mask, const InputSpec& spatial);
 
-// Inputs beside the recorded ones.
-struct Comparison {
-  std::vector<std::vector<uint8_t>> masks;  // pixels that differ, of each spatial input; none if not asked for
-  std::vector<bool> changed;                // whether an input differs in any bit
-};
+// All inputs of a bundle compared with the recorded ones by one call, where they lie.
+class Comparison {
+ public:
+  // status: int32 [inputs, 2] of the memory, written by `launch`: nonzero where the given input holds NaN or infinity,
+  // and where it differs from the recorded one in some bit.
+  Comparison(const Memory& memory, const Manifest& manifest, int32_t* status);
 
-// recorded: null only looks for NaN and infinity. Throws Error (INPUT) where an input holds such.
-Comparison compare(const Manifest& manifest, const Inputs& given, const Arrays* recorded, bool masks);
+  // Compares; stream-ordered. recorded: one for each input, or none to look for NaN and infinity alone. masks: uint8
+  // [y, x] for each input, written 1 where a pixel is edited, else 0; null where none is wanted.
+  void launch(const std::vector<const void*>& given, const std::vector<const void*>& recorded,
+              const std::vector<uint8_t*>& masks);
+
+ private:
+  std::vector<sige_compare_args> args_;
+  int32_t* status_;
+  sige_execution execution_;
+};
 
 }  // namespace sige

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "arrays.h"
 #include "digest.h"
@@ -29,32 +30,45 @@ class Value {
     return data_.get<std::string>();
   }
 
-  std::string one_of(std::initializer_list<const char*> known) const {
-    const std::string value = text();
-    if (std::find(known.begin(), known.end(), value) == known.end()) fail("'" + value + "' is not known here");
-    return value;
+  std::string one_of(const std::vector<const char*>& known) const {
+    std::string wanted;
+    for (const char* one : known) {
+      if (data_ == one) return one;
+      wanted += (one == known.front() ? "" : one == known.back() ? " or " : ", ") + named(one);
+    }
+    fail("Input should be " + wanted);
   }
 
   int64_t integer(int64_t least) const {
     if (!data_.is_number_integer() || (data_.is_number_unsigned() && data_.get<uint64_t>() > INT64_MAX))
-      fail("Input should be a valid integer");
+      fail(std::string("Input should be a valid integer") +
+           (data_.is_string()         ? ", unable to parse string as an integer"
+            : data_.is_number_float() ? ", got a number with a fractional part"
+                                      : ""));
     const int64_t value = data_.get<int64_t>();
     if (value < least) fail("Input should be greater than or equal to " + std::to_string(least));
     return value;
   }
 
   double number(double most = ANY) const {
-    if (!data_.is_number() || !std::isfinite(data_.get<double>())) fail("Input should be a valid number");
+    if (!data_.is_number() || !std::isfinite(data_.get<double>()))
+      fail(std::string("Input should be a valid number") +
+           (data_.is_string() ? ", unable to parse string as a number" : ""));
     const double value = data_.get<double>();
     if (value < 0) fail("Input should be greater than or equal to 0");
     if (value > most) fail("Input should be less than or equal to 1");
     return value;
   }
 
+  void boolean() const {
+    if (!data_.is_boolean())
+      fail(std::string("Input should be a valid boolean") +
+           (data_.is_string() || data_.is_number() ? ", unable to interpret input" : ""));
+  }
+
   DType dtype() const {
-    const std::optional<DType> found = dtype_named(text());
-    if (!found) fail("'" + text() + "' is no dtype");
-    return *found;
+    return *dtype_named(one_of({"float16", "float32", "float64", "bool", "int8", "int16", "int32", "int64", "uint8",
+                                "uint16", "uint32", "uint64"}));
   }
 
   template <typename Read>
@@ -69,6 +83,13 @@ class Value {
     return list([least](const Value& value) { return value.integer(least); });
   }
 
+  // Calls read(name, value) for each entry of an object.
+  template <typename Read>
+  void entries(Read read) const {
+    if (!data_.is_object()) fail("Input should be a valid dictionary");
+    for (const auto& [name, entry] : data_.items()) read(name, at(name, entry));
+  }
+
   const json& data() const { return data_; }
 
  private:
@@ -76,26 +97,34 @@ class Value {
   std::string where_;
 };
 
-// An object whose fields are all known.
+// An object of a class of sige_deploy/manifest.py. Once its fields are read, `done` refuses any other.
 class Object {
  public:
-  Object(const Value& value, std::initializer_list<const char*> known) : value_(value) {
-    if (!value.data().is_object()) value.fail("Input should be a valid dictionary");
-    for (const auto& [key, field] : value.data().items())
-      if (std::find(known.begin(), known.end(), key) == known.end())
-        value.at(key, field).fail("Extra inputs are not permitted");
+  Object(const Value& value, const char* name) : value_(value) {
+    if (!value.data().is_object()) value.fail(std::string("Input should be a valid dictionary or instance of ") + name);
+  }
+
+  void done() const {
+    for (const auto& [key, field] : value_.data().items())
+      if (!known_.count(key)) value_.at(key, field).fail("Extra inputs are not permitted");
+  }
+
+  std::optional<Value> find(const char* key) const {
+    known_.insert(key);
+    const auto found = value_.data().find(key);
+    return found == value_.data().end() ? std::nullopt : std::optional(value_.at(key, *found));
   }
 
   Value operator[](const char* key) const {
-    const auto found = value_.data().find(key);
-    if (found == value_.data().end()) value_.at(key, value_.data()).fail("Field required");
-    return value_.at(key, *found);
+    const auto value = find(key);
+    if (!value) value_.at(key, value_.data()).fail("Field required");
+    return *value;
   }
 
+  // A field that may be null.
   std::optional<Value> get(const char* key) const {
-    const auto found = value_.data().find(key);
-    if (found == value_.data().end() || found->is_null()) return std::nullopt;
-    return value_.at(key, *found);
+    const auto value = find(key);
+    return value && value->data().is_null() ? std::nullopt : value;
   }
 
   std::optional<std::string> text(const char* key) const {
@@ -104,53 +133,67 @@ class Object {
   }
 
   int64_t integer(const char* key, int64_t least, int64_t otherwise) const {
-    const auto value = get(key);
+    const auto value = find(key);
     return value ? value->integer(least) : otherwise;
   }
 
   double number(const char* key, double otherwise, double most = ANY) const {
-    const auto value = get(key);
+    const auto value = find(key);
     return value ? value->number(most) : otherwise;
   }
 
  private:
   Value value_;
+  mutable std::set<std::string> known_;
 };
 
 static char kind_of(const Value& value) { return value.one_of({"N", "Y", "X", "C"})[0]; }
 
 static InputSpec input_of(const Value& value) {
-  const Object fields(value, {"name", "shape", "dtype", "role", "level", "axes", "reason"});
+  const Object fields(value, "InputSpec");
   InputSpec spec{fields["name"].text(),   fields["shape"].integers(0),
                  fields["dtype"].dtype(), fields["role"].one_of({"spatial", "pinned", "free"}),
                  fields.text("level"),    "",
-                 fields.text("reason")};
+                 {}};
   const auto axes = fields.get("axes");
+  std::vector<std::string> kinds;
   if (axes)
-    for (char kind : axes->list(kind_of)) spec.axes += kind;
+    for (char kind : axes->list(kind_of)) kinds.emplace_back(1, kind);
+  for (const std::string& kind : kinds) spec.axes += kind;
+  spec.reason = fields.text("reason");
+  fields.done();
   if (!spec.spatial()) return spec;
   if (!spec.level || !axes) value.fail("spatial input " + named(spec.name) + " lacks its level or axes");
   std::string sorted = spec.axes;
   std::sort(sorted.begin(), sorted.end());
+  const std::string all = "axes [" + listed(kinds) + "] of ";
   if (spec.axes.size() != spec.shape.size() || std::unique(sorted.begin(), sorted.end()) != sorted.end())
-    value.fail("axes " + spec.axes + " of input " + named(spec.name) + " do not fit its shape " + listed(spec.shape));
+    value.fail(all + "input " + named(spec.name) + " do not fit its shape " + listed(spec.shape));
   if (spec.axes.find('Y') == std::string::npos || spec.axes.find('X') == std::string::npos)
-    value.fail("axes " + spec.axes + " of spatial input " + named(spec.name) + " lack Y or X");
+    value.fail(all + "spatial input " + named(spec.name) + " lack Y or X");
   return spec;
 }
 
 static Atom atom_of(const Value& value) {
-  if (!value.data().is_array() || value.data().size() != 2) value.fail("Input should be a valid tuple");
-  return {kind_of(value.at("0", value.data()[0])), value.at("1", value.data()[1]).integer(1)};
+  const json& pair = value.data();
+  if (!pair.is_array()) value.fail("Input should be a valid tuple");
+  if (pair.size() > 2)
+    value.fail("Tuple should have at most 2 items after validation, not " + std::to_string(pair.size()));
+  const auto item = [&](size_t i) {
+    if (i >= pair.size()) value.at(std::to_string(i), pair).fail("Field required");
+    return value.at(std::to_string(i), pair[i]);
+  };
+  return {kind_of(item(0)), item(1).integer(1)};
 }
 
 static OutputSpec output_of(const Value& value) {
-  const Object fields(value, {"name", "shape", "dtype", "level", "layout", "order"});
+  const Object fields(value, "OutputSpec");
   OutputSpec spec{
       fields["name"].text(), fields["shape"].integers(0), fields["dtype"].dtype(), fields.text("level"), {}, {}};
   const auto layout = fields.get("layout"), order = fields.get("order");
   if (layout) spec.layout = layout->list([](const Value& axis) { return axis.list(atom_of); });
   if (order) spec.order = order->integers(0);
+  fields.done();
   if (!spec.level) return spec;
   if (!layout || !order) value.fail("spatial output " + named(spec.name) + " lacks its layout or order");
   Shape sizes;
@@ -177,35 +220,54 @@ static OutputSpec output_of(const Value& value) {
 }
 
 static LevelSpec level_of(const Value& value) {
-  const Object fields(value, {"id", "height", "width", "geometry", "granularity", "dilation", "threshold", "macs"});
-  return {fields["id"].text(),
-          fields["height"].integer(1),
-          fields["width"].integer(1),
-          fields.text("geometry"),
-          fields.integer("granularity", 1, 1),
-          fields.integer("dilation", 0, 1),
-          fields.number("threshold", 0.3, 1),
-          fields.integer("macs", 0, 0)};
+  const Object fields(value, "LevelSpec");
+  LevelSpec spec{fields["id"].text(),
+                 fields["height"].integer(1),
+                 fields["width"].integer(1),
+                 fields.text("geometry"),
+                 fields.integer("granularity", 1, 1),
+                 fields.integer("dilation", 0, 1),
+                 fields.number("threshold", 0.3, 1),
+                 fields.integer("macs", 0, 0)};
+  fields.done();
+  return spec;
 }
 
 static GeometrySpec geometry_of(const Value& value) {
-  const Object fields(value, {"id", "source", "target"});
-  return {fields["id"].text(), fields["source"].text(), fields["target"].text()};
+  const Object fields(value, "GeometrySpec");
+  GeometrySpec spec{fields["id"].text(), fields["source"].text(), fields["target"].text()};
+  fields.done();
+  return spec;
 }
 
 static CacheSpec cache_of(const Value& value) {
-  const Object fields(value, {"name", "kind", "shape", "dtype", "level", "rows", "reads"});
-  return {fields["name"].text(),       fields["kind"].one_of({"base", "static"}),
-          fields["shape"].integers(0), fields["dtype"].dtype(),
-          fields.text("level"),        fields.text("rows")};
+  const Object fields(value, "CacheSpec");
+  CacheSpec spec{fields["name"].text(),       fields["kind"].one_of({"base", "static"}),
+                 fields["shape"].integers(0), fields["dtype"].dtype(),
+                 fields.text("level"),        fields.text("rows"),
+                 {}};
+  if (const auto reads = fields.get("reads")) spec.reads = reads->list([](const Value& id) { return id.text(); });
+  fields.done();
+  return spec;
+}
+
+// What only people read: an island, or a refusal of the graph pass.
+static bool remark_of(const Value& value, const char* name, bool sized) {
+  const Object fields(value, name);
+  for (const char* key : {"node", "op", "reason"}) fields[key].text();
+  if (sized) fields.integer("bytes", 0, 0);
+  fields.done();
+  return true;
 }
 
 static FileSpec file_of(const Value& value) {
-  const Object fields(value, {"sha256", "bytes"});
+  const Object fields(value, "FileSpec");
   const std::string digest = fields["sha256"].text();
   if (digest.size() != 64 || digest.find_first_not_of("0123456789abcdef") != std::string::npos)
     fields["sha256"].fail("String should match pattern '^[0-9a-f]{64}$'");
-  return {digest, fields["bytes"].integer(0)};
+  FileSpec spec{digest, fields["bytes"].integer(0)};
+  fields.done();
+  return spec;
 }
 
 // A plain relative POSIX path.
@@ -233,39 +295,53 @@ std::string Manifest::bundle_id() const {
   return digest.hex();
 }
 
+static void policy_of(const Value& value, Manifest& manifest) {
+  const Object fields(value, "PolicySpec");
+  manifest.eps = fields.number("eps", 0);
+  manifest.dilate = fields.integer("dilate", 0, 1);
+  manifest.threshold = fields.number("threshold", 0.3, 1);
+  if (const auto statistics = fields.find("statistics")) statistics->one_of({"recorded", "fresh"});
+  fields.done();
+}
+
+static void planner_of(const Value& value, Manifest& manifest) {
+  const Object fields(value, "PlannerSpec");
+  manifest.dense_above = fields.number("dense_above", 0.5);
+  fields.number("gpu_dense_above", 1);
+  if (const auto calibrated = fields.find("calibrated")) calibrated->boolean();
+  fields.done();
+}
+
 Manifest read_manifest(const json& data) {
-  const Value root(data, "");
-  const Object fields(root, {"schema_version", "op_set_version", "name", "inputs", "outputs", "levels", "geometries",
-                             "caches", "policy", "planner", "islands", "refusals", "precision", "launches", "macs",
-                             "parameters", "files", "producer"});
+  const Object fields(Value(data, ""), "Manifest");
   Manifest manifest;
+  for (const char* checked_before : {"schema_version", "op_set_version"}) fields.find(checked_before);
   fields["name"].text();
   manifest.inputs = fields["inputs"].list(input_of);
   manifest.outputs = fields["outputs"].list(output_of);
   manifest.levels = fields["levels"].list(level_of);
-  if (const auto list = fields.get("geometries")) manifest.geometries = list->list(geometry_of);
-  if (const auto list = fields.get("caches")) manifest.caches = list->list(cache_of);
-  if (const auto value = fields.get("policy")) {
-    const Object policy(*value, {"eps", "dilate", "threshold", "statistics"});
-    manifest.eps = policy.number("eps", 0);
-    manifest.dilate = policy.integer("dilate", 0, 1);
-    manifest.threshold = policy.number("threshold", 0.3, 1);
-  }
-  if (const auto value = fields.get("planner")) {
-    const Object planner(*value, {"dense_above", "gpu_dense_above", "calibrated"});
-    manifest.dense_above = planner.number("dense_above", 0.5);
-  }
+  if (const auto list = fields.find("geometries")) manifest.geometries = list->list(geometry_of);
+  if (const auto list = fields.find("caches")) manifest.caches = list->list(cache_of);
+  if (const auto policy = fields.find("policy")) policy_of(*policy, manifest);
+  if (const auto planner = fields.find("planner")) planner_of(*planner, manifest);
+  if (const auto list = fields.find("islands"))
+    list->list([](const Value& island) { return remark_of(island, "IslandSpec", true); });
+  if (const auto list = fields.find("refusals"))
+    list->list([](const Value& refusal) { return remark_of(refusal, "RefusalSpec", false); });
   manifest.precision = fields["precision"].text();
+  if (const auto launches = fields.find("launches"))
+    launches->entries([](const std::string&, const Value& count) { count.integer(1); });
   fields["macs"].integer(0);
   fields["parameters"].integer(0);
-  if (const auto files = fields.get("files")) {
-    if (!files->data().is_object()) files->fail("Input should be a valid dictionary");
-    for (const auto& [name, spec] : files->data().items()) {
+  if (const auto files = fields.find("files")) {
+    files->entries([&](const std::string& name, const Value& spec) { manifest.files.emplace(name, file_of(spec)); });
+    for (const auto& [name, spec] : manifest.files)
       if (!stays_inside(name))
         files->fail("file name " + named(name) + " is not a plain relative path inside the bundle");
-      manifest.files.emplace(name, file_of(files->at(name, spec)));
-    }
   }
+  if (const auto producer = fields.find("producer"))
+    producer->entries([](const std::string&, const Value& version) { version.text(); });
+  fields.done();
   check_fit(manifest);
   return manifest;
 }

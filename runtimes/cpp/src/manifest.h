@@ -4,6 +4,7 @@
 #include <map>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -77,6 +78,7 @@ struct CacheSpec {
   DType dtype;
   std::optional<std::string> level;
   std::optional<std::string> rows;
+  std::vector<std::string> reads;  // geometries
 };
 
 struct Manifest {
@@ -88,7 +90,8 @@ struct Manifest {
   double eps = 0;
   int64_t dilate = 1;
   double threshold = 0.3;
-  double dense_above = 0.5;
+  double dense_above = 0.5;  // active fraction of multiply-adds above which an edit runs dense
+  double gpu_dense_above = 1;
   std::string precision;
   std::map<std::string, FileSpec> files;
 
@@ -97,6 +100,11 @@ struct Manifest {
   std::string bundle_id() const;
   size_t level_index(const std::string& id) const;
   std::vector<const InputSpec*> spatial() const;
+  std::vector<const OutputSpec*> spatial_outputs() const;
+  // Those that a commit writes rows into.
+  std::vector<const CacheSpec*> row_caches() const;
+  // Names of the edit graph's outputs.
+  std::set<std::string> edit_outputs() const;
 };
 
 // What is wrong with a manifest, and where in it ("inputs.0.shape"; empty: the whole).

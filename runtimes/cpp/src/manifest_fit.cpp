@@ -27,6 +27,27 @@ std::vector<const InputSpec*> Manifest::spatial() const {
   return result;
 }
 
+std::vector<const OutputSpec*> Manifest::spatial_outputs() const {
+  std::vector<const OutputSpec*> result;
+  for (const OutputSpec& output : outputs)
+    if (output.level) result.push_back(&output);
+  return result;
+}
+
+std::vector<const CacheSpec*> Manifest::row_caches() const {
+  std::vector<const CacheSpec*> result;
+  for (const CacheSpec& cache : caches)
+    if (cache.rows) result.push_back(&cache);
+  return result;
+}
+
+std::set<std::string> Manifest::edit_outputs() const {
+  std::set<std::string> names;
+  for (const OutputSpec& output : outputs) names.insert(output.rows());
+  for (const CacheSpec* cache : row_caches()) names.insert(*cache->rows);
+  return names;
+}
+
 template <typename Specs, typename Name>
 static std::set<std::string> names_of(const char* what, const Specs& specs, Name name) {
   std::set<std::string> names;
@@ -88,10 +109,15 @@ void check_fit(const Manifest& manifest) {
   }
   for (const CacheSpec& c : manifest.caches) {
     if (c.rows && c.kind != "base") throw Invalid{"", "static cache " + named(c.name) + " cannot have rows"};
-    if (c.kind != "base") continue;
+    if (c.kind != "base") {
+      check_reads(c, manifest);
+      continue;
+    }
     const LevelSpec* level = c.level ? &manifest.level(*c.level) : nullptr;
     if (!level || c.shape.size() != 3 || c.shape[1] != count_of({level->height, level->width}))
       throw Invalid{"", "base cache " + named(c.name) + " is not [B, H*W, C] of a level"};
+  }
+  for (const CacheSpec& c : manifest.caches) check_reads(c, manifest);
   }
 }
 

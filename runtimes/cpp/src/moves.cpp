@@ -1,8 +1,5 @@
 #include "moves.h"
 
-#include "arrays.h"
-#include "sige/indices.h"
-
 namespace sige {
 
 static std::vector<Atom> atoms_of(const InputSpec& input) {
@@ -17,16 +14,15 @@ static std::vector<Atom> atoms_of(const OutputSpec& output) {
   return atoms;
 }
 
-Moves::Moves(const InputSpec& input) : Moves(atoms_of(input), nullptr, input.dtype) {}
+Offsets::Offsets(const InputSpec& input) : Offsets(atoms_of(input), nullptr, input.dtype) {}
 
-Moves::Moves(const OutputSpec& output) : Moves(atoms_of(output), &output.order, output.dtype) {}
+Offsets::Offsets(const OutputSpec& output) : Offsets(atoms_of(output), &output.order, output.dtype) {}
 
-Moves::Moves(const CacheSpec& cache, const LevelSpec& level)
-    : Moves({{'N', cache.shape[0]}, {'Y', level.height}, {'X', level.width}, {'C', cache.shape[2]}}, nullptr,
-            cache.dtype) {}
+Offsets::Offsets(const CacheSpec& cache, const LevelSpec& level)
+    : Offsets({{'N', cache.shape[0]}, {'Y', level.height}, {'X', level.width}, {'C', cache.shape[2]}}, nullptr,
+              cache.dtype) {}
 
-Moves::Moves(const std::vector<Atom>& atoms, const std::vector<int64_t>* order, DType dtype)
-    : bytes_(static_cast<int32_t>(size_of(dtype))) {
+Offsets::Offsets(const std::vector<Atom>& atoms, const std::vector<int64_t>* order, DType type) : dtype(type) {
   const auto offsets = [&](char kind) {
     std::vector<std::pair<int64_t, int64_t>> parts, chosen;  // size, stride
     int64_t stride = 1;
@@ -45,47 +41,65 @@ Moves::Moves(const std::vector<Atom>& atoms, const std::vector<int64_t>* order, 
     }
     return result;
   };
-  n_ = offsets('N');
-  y_ = offsets('Y');
-  x_ = offsets('X');
-  c_ = offsets('C');
+  n = offsets('N');
+  y = offsets('Y');
+  x = offsets('X');
+  c = offsets('C');
 }
 
-static sige_move_args arguments(const std::vector<int64_t>& n, const std::vector<int64_t>& y,
-                                const std::vector<int64_t>& x, const std::vector<int64_t>& c,
-                                const std::vector<int32_t>& active, int32_t bytes) {
-  sige_move_args args{};
-  args.active = active.data();
-  args.n = n.data();
-  args.y = y.data();
-  args.x = x.data();
-  args.c = c.data();
-  args.batch = static_cast<int32_t>(n.size());
-  args.fresh = static_cast<int32_t>(active.size());
-  args.width = static_cast<int32_t>(x.size());
-  args.channels = static_cast<int32_t>(c.size());
-  args.bytes = bytes;
-  return args;
+std::vector<Offsets> input_offsets(const Manifest& manifest) {
+  std::vector<Offsets> result;
+  for (const InputSpec* input : manifest.spatial()) result.emplace_back(*input);
+  return result;
 }
 
-void Moves::take(const void* dense, void* rows, const std::vector<int32_t>& active) const {
-  sige_move_args args = arguments(n_, y_, x_, c_, active, bytes_);
-  args.dense = const_cast<void*>(dense);  // only read
-  args.rows = rows;
-  const sige_execution execution{};
-  check(sige_take_rows(&args, 1, &execution));
+std::vector<Offsets> output_offsets(const Manifest& manifest) {
+  std::vector<Offsets> result;
+  for (const OutputSpec* output : manifest.spatial_outputs()) result.emplace_back(*output);
+  return result;
 }
 
-void Moves::put(void* dense, const void* rows, const std::vector<int32_t>& active) const {
-  sige_move_args args = arguments(n_, y_, x_, c_, active, bytes_);
-  args.dense = dense;
-  args.rows = const_cast<void*>(rows);  // only read
-  const sige_execution execution{};
-  check(sige_put_rows(&args, 1, &execution));
+std::vector<Offsets> commit_offsets(const Manifest& manifest) {
+  std::vector<Offsets> result = input_offsets(manifest);
+  for (const CacheSpec* cache : manifest.row_caches()) result.emplace_back(*cache, manifest.level(*cache->level));
+  return result;
 }
 
-Shape Moves::rows(int64_t count) const {
-  return {static_cast<int64_t>(n_.size()), count, static_cast<int64_t>(c_.size())};
+RowMoves::RowMoves(Memory& memory, const std::vector<Offsets>& arrays) : execution_(memory.execution()) {
+  const auto table = [&](const std::vector<int64_t>& values) {
+    tables_.push_back(memory.uploaded(DType::INT64, {static_cast<int64_t>(values.size())}, values.data()));
+    return tables_.back().as<int64_t>();
+  };
+  for (const Offsets& array : arrays) {
+    sige_move_args& args = args_.emplace_back();
+    args.n = table(array.n);
+    args.y = table(array.y);
+    args.x = table(array.x);
+    args.c = table(array.c);
+    args.batch = static_cast<int32_t>(array.n.size());
+    args.width = static_cast<int32_t>(array.x.size());
+    args.channels = static_cast<int32_t>(array.c.size());
+    args.bytes = static_cast<int32_t>(size_of(array.dtype));
+  }
+}
+
+void RowMoves::take(const std::vector<Move>& moves) {
+  point(moves);
+  check(sige_take_rows(args_.data(), static_cast<int32_t>(args_.size()), &execution_));
+}
+
+void RowMoves::put(const std::vector<Move>& moves) {
+  point(moves);
+  check(sige_put_rows(args_.data(), static_cast<int32_t>(args_.size()), &execution_));
+}
+
+void RowMoves::point(const std::vector<Move>& moves) {
+  for (size_t i = 0; i < args_.size(); ++i) {
+    args_[i].dense = moves[i].dense;
+    args_[i].rows = moves[i].rows;
+    args_[i].active = moves[i].active;
+    args_[i].fresh = static_cast<int32_t>(moves[i].count);
+  }
 }
 
 }  // namespace sige

@@ -1,7 +1,7 @@
 // Runs a script from standard input against the C++ library, for tests/runtimes/test_cpp.py: a command a line, an
 // answer a line.
 //
-//     open FOLDER                    set NAME DTYPE FILE SIZES...     mask FILE HEIGHT WIDTH     nomask
+//     open FOLDER [DEVICE [RUNTIME]] set NAME DTYPE FILE SIZES...     mask FILE HEIGHT WIDTH     nomask
 //     record FOLDER                  edit FOLDER (outputs go there as raw files)
 //     commit                         repeat COUNT (edits; answers with the growth of memory in bytes)
 //     save FILE                      load FILE
@@ -76,7 +76,10 @@ struct Script {
     std::string command, argument;
     words >> command >> argument;
     if (command == "open") {
-      session = std::make_unique<sige::Session>(sige::Session::open(argument, 1));
+      sige::Options options;
+      options.threads = 1;
+      words >> options.device >> options.runtime;  // as they are where the line names none
+      session = std::make_unique<sige::Session>(sige::Session::open(argument, options));
     } else if (command == "set") {
       std::string dtype, file;
       words >> dtype >> file;

@@ -44,27 +44,36 @@ SIGE_CPP_API size_t size_of(DType dtype);
 
 using Shape = std::vector<int64_t>;
 
+// Where an array lies: in host memory, or in that of the session's GPU.
+enum class Place { HOST, CUDA };
+
 // An array that the caller owns: dense, row-major, alive until the call returns.
 struct View {
   DType dtype;
   Shape shape;
   const void* data;
+  Place place;
 
-  View(DType type, Shape sizes, const void* values) : dtype(type), shape(std::move(sizes)), data(values) {}
-  View(Shape sizes, const float* values) : View(DType::FLOAT32, std::move(sizes), values) {}
+  View(DType type, Shape sizes, const void* values, Place where = Place::HOST)
+      : dtype(type), shape(std::move(sizes)), data(values), place(where) {}
+  View(Shape sizes, const float* values, Place where = Place::HOST)
+      : View(DType::FLOAT32, std::move(sizes), values, where) {}
 };
 
-// An array that the library made: dense, row-major.
+// An array that the library made: dense, row-major. bytes: its contents on the host; empty where it lies on the GPU.
+// cuda: its memory there. It is used again for later outputs once no Array holds it, so work of the caller's that reads
+// it must be done by then.
 struct Array {
   DType dtype = DType::FLOAT32;
   Shape shape;
   std::vector<unsigned char> bytes;
+  std::shared_ptr<const void> cuda;
 
   template <typename T>
   const T* data() const {
-    return reinterpret_cast<const T*>(bytes.data());
+    return cuda ? static_cast<const T*>(cuda.get()) : reinterpret_cast<const T*>(bytes.data());
   }
-  operator View() const { return {dtype, shape, bytes.data()}; }
+  operator View() const { return {dtype, shape, data<unsigned char>(), cuda ? Place::CUDA : Place::HOST}; }
 };
 
 // Which pixels were edited: nonzero in [height, width], the size of the first spatial input.
@@ -72,6 +81,7 @@ struct Mask {
   const uint8_t* data;
   int64_t height;
   int64_t width;
+  Place place = Place::HOST;
 };
 
 // An input or output of the network. role: "spatial", "pinned" or "free"; "output" of an output.
@@ -93,16 +103,28 @@ struct Report {
   double milliseconds = 0;
   std::map<std::string, double> stages;  // the same split into "load", "check", "index", "run" and "write"
   std::string runtime;
-  size_t cache_bytes = 0;  // memory that the recorded caches take
+  size_t cache_bytes = 0;  // memory that the recorded caches take on the device
+  bool captured = false;   // whether a captured CUDA graph ran
+  size_t graphs = 0;       // captured CUDA graphs that the session keeps
 };
 
-// A bundle on the CPU, with one recorded state. Calls from several threads run one after the other; several sessions
+// What a bundle runs on.
+struct Options {
+  std::string device = "cpu";           // or "cuda:0", "cuda:1", ...
+  std::string runtime = "onnxruntime";  // or, on a GPU, "tensorrt"
+  int threads = 0;                      // CPU threads that a run may use, 0 for all cores
+  Place outputs = Place::HOST;          // where the arrays lie that record and edit return
+  void* stream = nullptr;  // cudaStream_t of the caller's (null: the default stream), behind whose work inputs that lie
+                           // on the GPU are read; outputs are ready when a call returns
+};
+
+// A bundle on one device, with one recorded state. Calls from several threads run one after the other; several sessions
 // may use one bundle at once. A call that throws leaves the session as it was before. All calls throw Error.
 class SIGE_CPP_API Session {
  public:
-  // Checks the folder that sige_deploy.export wrote, all of it, before anything is loaded. threads: CPU threads that a
-  // run may use, 0 for all cores. Throws kinds BUNDLE, INPUT and RUNTIME.
-  static Session open(const std::filesystem::path& bundle, int threads = 0);
+  // Checks the folder that sige_deploy.export wrote, all of it, before anything is loaded. Throws kinds BUNDLE, INPUT
+  // and RUNTIME.
+  static Session open(const std::filesystem::path& bundle, const Options& options = {});
 
   Session(Session&&) noexcept;
   Session& operator=(Session&&) noexcept;
