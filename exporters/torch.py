@@ -27,6 +27,15 @@ def to_onnx(module: torch.nn.Module, example_inputs: Mapping[str, Any]) -> ir.Mo
     keys or dataclass fields; "output" for a single tensor; "output_0", "output_1", ... for a sequence.
     Raises ExportError when torch cannot trace the module.
     """
+    program = trace(module, example_inputs)
+    model: ir.Model = program.model
+    _name_outputs(model, program.exported_program)
+    return model
+
+
+def trace(module: torch.nn.Module, example_inputs: Mapping[str, Any]) -> torch.onnx.ONNXProgram:
+    """The module as torch traces it for `to_onnx`: its values have the names that the ONNX model gives them.
+    Raises ExportError when torch cannot trace it."""
     import torch
 
     tensors = {name: torch.as_tensor(value) for name, value in example_inputs.items()}
@@ -53,9 +62,7 @@ def to_onnx(module: torch.nn.Module, example_inputs: Mapping[str, Any]) -> ir.Mo
     finally:
         module.train(training)
     assert program is not None
-    model: ir.Model = program.model
-    _name_outputs(model, program.exported_program)
-    return model
+    return program
 
 
 def as_arrays(example_inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
