@@ -13,9 +13,9 @@ inline constexpr Input CONV_INPUTS[] = {
     {"multiplier", Type::VALUES, false}, ROWS_2, BASE_2};
 inline constexpr Input SCATTER_INPUTS[] = {
     {"base", Type::VALUES, true}, {"rows", Type::VALUES, true}, {"active", Type::INDICES, true}};
-inline constexpr Input ATTENTION_INPUTS[] = {{"q", Type::VALUES, true},      {"k", Type::VALUES, true},
-                                             {"v", Type::VALUES, true},      {"k_base", Type::VALUES, true},
-                                             {"v_base", Type::VALUES, true}, {"active", Type::INDICES, true}};
+inline constexpr Input ATTENTION_INPUTS[] = {{"q", Type::VALUES, true},      {"k", Type::VALUES, false},
+                                             {"v", Type::VALUES, false},     {"k_base", Type::VALUES, true},
+                                             {"v_base", Type::VALUES, true}, {"active", Type::INDICES, false}};
 
 constexpr size_t CONV_WEIGHT = 4;
 
@@ -82,12 +82,15 @@ sige_scatter_args scatter_args(const Call& call, sige_dtype dtype) {
 // `heads` is positive.
 template <typename Call>
 sige_attention_args attention_args(const Call& call, sige_dtype dtype, int32_t heads, float scale) {
-  const Tensor q = call.input(0, {ANY, ANY, ANY}), v = call.input(2, {q.shape[0], q.shape[1], ANY});
-  const Tensor k = call.input(1, {q.shape[0], q.shape[1], q.shape[2]});
+  const Tensor q = call.input(0, {ANY, ANY, ANY});
   const Tensor k_base = call.input(3, {q.shape[0], ANY, q.shape[2]});
-  const Tensor v_base = call.input(4, {q.shape[0], k_base.shape[1], v.shape[2]});
+  const Tensor v_base = call.input(4, {q.shape[0], k_base.shape[1], ANY});
+  const Tensor k = call.input(1, {q.shape[0], q.shape[1], q.shape[2]});
+  const Tensor v = call.input(2, {q.shape[0], q.shape[1], v_base.shape[2]});
   const Tensor active = call.input(5, {q.shape[1]});
-  if (q.shape[2] % heads || v.shape[2] % heads)
+  if (!k.rank != !v.rank || !k.rank != !active.rank)
+    throw std::runtime_error("k, v and active have to be given together or not at all.");
+  if (q.shape[2] % heads || v_base.shape[2] % heads)
     throw std::runtime_error("heads is " + std::to_string(heads) + ", which does not divide the channels.");
 
   sige_attention_args args{};
@@ -103,7 +106,7 @@ sige_attention_args attention_args(const Call& call, sige_dtype dtype, int32_t h
   args.pixels = k_base.size(1);
   args.heads = heads;
   args.dk = q.size(2) / heads;
-  args.dv = v.size(2) / heads;
+  args.dv = v_base.size(2) / heads;
   args.scale = scale;
   return args;
 }

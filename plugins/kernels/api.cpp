@@ -71,7 +71,7 @@ bool pointers(const sige_gather_args& a) { return pointers(a.source) && a.out; }
 bool pointers(const sige_conv_args& a) { return pointers(a.source) && a.weight && a.out; }
 bool pointers(const sige_scatter_args& a) { return a.base && a.out && ((a.rows && a.active) || !a.fresh); }
 bool pointers(const sige_attention_args& a) {
-  return a.q && a.k && a.v && a.k_base && a.v_base && a.active && a.out;
+  return a.q && a.k_base && a.v_base && a.out && (a.k ? a.v && a.active : !a.v && !a.active);
 }
 
 bool empty(const sige_gather_args& a) { return a.source.targets == 0; }

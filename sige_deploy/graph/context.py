@@ -17,6 +17,7 @@ from sige_deploy.config import SparseConfig
 from sige_deploy.geometry import AxisTaps, Geometry, Level
 from sige_deploy.graph.builder import Builder, is_constant, static_shape
 from sige_deploy.graph.layout import Atom, Layout, Refusal, rows_atoms
+from sige_deploy.graph.moves import undone
 from sige_deploy.graph.values import Cache, Dense, Form, Info, Island, Spatial, Static, View, require
 from sige_deploy.graph.weights import Relayout, WeightStore
 
@@ -304,7 +305,10 @@ class Context:
             self.join(value)
         key = (value, form)
         if key not in self._static:
-            if self.depends_on_free(value):
+            before = undone(value, form)
+            if self.depends_on_free(value) and before is not None:
+                self._static[key] = self.edit.reshape(self.edit_value(before), form.shape)
+            elif self.depends_on_free(value):
                 self._static[key] = form.of_value(self.edit, self.edit_value(value))
             else:
                 shaped = form.of_value(self.record, value)

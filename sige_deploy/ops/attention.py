@@ -1,4 +1,4 @@
-"""Attention: queries of the active pixels against base keys and values overlaid with fresh ones."""
+"""Attention: queries of the active pixels against base keys and values, overlaid with fresh ones or not."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ if TYPE_CHECKING:
 ATTENTION = Signature(
     "Attention",
     inputs=("q", "k", "v", "k_base", "v_base", "active"),
-    required=("q", "k", "v", "k_base", "v_base", "active"),
+    required=("q", "k_base", "v_base"),
     output="attended",
     attributes={"heads": int, "scale": 0.0},
+    together=("k", "v", "active"),
 )
 
 
 def attention(
     q: np.ndarray,
-    k: np.ndarray,
-    v: np.ndarray,
+    k: np.ndarray | None,
+    v: np.ndarray | None,
     k_base: np.ndarray,
     v_base: np.ndarray,
-    active: np.ndarray,
+    active: np.ndarray | None = None,
     *,
     heads: int,
     scale: float = 0.0,
@@ -38,17 +39,31 @@ def attention(
     """softmax(scale * q keys^T) values per head; defined in docs/ops.md.
 
     q and k [B, P, heads*dk], v [B, P, heads*dv], k_base [B, N, heads*dk], v_base [B, N, heads*dv], float32 or
-    float16; active int32 [P]. scale 0 means 1 / sqrt(dk). Returns [B, P, heads*dv] in the dtype of `q`;
-    accumulates in float64. Raises InputError for shapes, dtypes or indices that do not fit.
+    float16; active int32 [P]. k, v and active may be left out together: then nothing is overlaid. scale 0
+    means 1 / sqrt(dk). Returns [B, P, heads*dv] in the dtype of `q`; accumulates in float64. Raises InputError
+    for shapes, dtypes or indices that do not fit.
     """
-    for name, value in (("q", q), ("k", k), ("v", v), ("k_base", k_base), ("v_base", v_base)):
+    require(
+        (k is None) == (v is None) == (active is None),
+        "k, v and active must be given together or not at all.",
+    )
+    given = (("q", q), ("k", k), ("v", v), ("k_base", k_base), ("v_base", v_base))
+    for name, value in ((n, x) for n, x in given if x is not None):
         require_rows(name, value)
         require(value.dtype == q.dtype, f"{name} must be {q.dtype} as q is, got {value.dtype}.")
         require(
             heads >= 1 and value.shape[2] % heads == 0,
             f"heads must divide the {value.shape[2]} channels of {name}, got {heads}.",
         )
-    require(k.shape == q.shape, f"k must have the shape of q {list(q.shape)}, got {list(k.shape)}.")
+    require(
+        k is None or k.shape == q.shape,
+        f"k must have the shape of q {list(q.shape)}, got {None if k is None else list(k.shape)}.",
+    )
+    require(
+        k_base.shape[::2] == q.shape[::2] and v_base.shape[0] == q.shape[0],
+        f"k_base and v_base must have q's batch, and k_base its channels, {list(q.shape)}, got "
+        f"{list(k_base.shape)} and {list(v_base.shape)}.",
+    )
     require(
         v_base.shape[:2] == k_base.shape[:2] and k_base.shape[1] > 0,
         f"k_base and v_base must cover the same pixels, at least one, got {list(k_base.shape)} "
@@ -59,15 +74,18 @@ def attention(
         return x.astype(np.float64).reshape(*x.shape[:2], heads, x.shape[2] // heads).transpose(0, 2, 1, 3)
 
     queries = split(q)
-    keys, values = split(scatter(k_base, k, active)), split(scatter(v_base, v, active))
+    if k is None or v is None or active is None:
+        keys, values = split(k_base), split(v_base)
+    else:
+        keys, values = split(scatter(k_base, k, active)), split(scatter(v_base, v, active))
     scores = queries @ keys.swapaxes(2, 3) * (scale or 1 / math.sqrt(queries.shape[3]))
     scores = np.exp(scores - scores.max(axis=3, keepdims=True))
     attended = scores / scores.sum(axis=3, keepdims=True) @ values
-    return attended.transpose(0, 2, 1, 3).reshape(*q.shape[:2], v.shape[2]).astype(q.dtype)
+    return attended.transpose(0, 2, 1, 3).reshape(*q.shape[:2], v_base.shape[2]).astype(q.dtype)
 
 
 def function_for(node: onnx_ir.Node) -> onnx_ir.Function:
-    """The function body for an Attention node: with or without a scale of its own.
+    """The function body for an Attention node: with or without fresh keys, and a scale of its own.
 
     Images and heads share one batch axis: only then does ONNX Runtime fuse the transpose of the keys into the
     product. Its own Attention kernel is about as fast, but runs one thread per head and refuses P = 0.
@@ -90,15 +108,20 @@ def function_for(node: onnx_ir.Node) -> onnx_ir.Function:
         scale = body.number(Ref("scale"), k_base)
     else:
         scale = body.op("Reciprocal", body.op("Sqrt", body.op("CastLike", dk, k_base)))
-    indices = scatter_indices(body, k_base)
+    keys, values = k_base, v_base
+    crossing = not body.has("k")
+    if not crossing:
+        indices = scatter_indices(body, k_base)
+        keys = overlay(body, k_base, body.input("k"), indices)
+        values = overlay(body, v_base, body.input("v"), indices)
     fresh, pixels = body.dim(body.input("q"), 1), body.dim(k_base, 1)
     queries = split(body.op("Mul", body.input("q"), scale), fresh, dk)
-    keys = split(overlay(body, k_base, body.input("k"), indices), pixels, dk)
-    values = split(overlay(body, v_base, body.input("v"), indices), pixels, dv)
+    keys, values = split(keys, pixels, dk), split(values, pixels, dv)
 
     scores = body.op("MatMul", queries, body.op("Transpose", keys, perm=[0, 2, 1]))
     weights = body.op("Softmax", body.op("Cast", scores, to=1), axis=-1)
     attended = body.op("MatMul", body.op("CastLike", weights, k_base), values)
     attended = body.reshape(attended, batch, heads, fresh, dv)
     attended = body.op("Transpose", attended, perm=[0, 2, 1, 3])
-    return body.close(body.reshape(attended, 0, 0, body.dim(v_base, 2)), "scaled" if scaled else "")
+    overload = ".".join(["cross"] * crossing + ["scaled"] * scaled)
+    return body.close(body.reshape(attended, 0, 0, body.dim(v_base, 2)), overload)

@@ -40,6 +40,7 @@ def make_inputs(
     dk=st.integers(1, 5),
     dv=st.integers(1, 5),
     scale=st.sampled_from([None, 0.0, 0.5]),
+    crossing=st.booleans(),
 )
 def test_function_agrees(
     data: st.DataObject,
@@ -50,9 +51,12 @@ def test_function_agrees(
     dk: int,
     dv: int,
     scale: float | None,
+    crossing: bool,
 ) -> None:
     active = data.draw(pixels(count))
     inputs = make_inputs(dtype, batch, count, active, heads * dk, heads * dv)
+    if crossing:
+        inputs |= dict.fromkeys(("k", "v", "active"))
     attributes = {"heads": heads} | ({} if scale is None else {"scale": scale})
     assert_close(run_function("Attention", inputs, attributes), attention(**inputs, **attributes))
 
@@ -73,6 +77,16 @@ def test_is_torch_attention_over_the_edited_image(step: int, scale: float) -> No
     attributes = {"heads": heads, "scale": scale}
     assert_close(attention(**inputs, **attributes), expected_rows)
     assert_close(run_function("Attention", inputs, attributes), expected_rows)
+
+
+def test_without_fresh_keys_it_is_torch_attention_to_the_base() -> None:
+    q, k_base, v_base = (random(i, np.float32, 2, n, 16) for i, n in enumerate((5, 7, 7)))
+    query, key, value = (
+        torch.from_numpy(x).unflatten(2, (2, 8)).transpose(1, 2) for x in (q, k_base, v_base)
+    )
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+    got = attention(q, None, None, k_base, v_base, heads=2)
+    assert_close(got, expected.transpose(1, 2).flatten(2).numpy())
 
 
 def test_large_scores_stay_finite() -> None:
@@ -102,6 +116,8 @@ def test_keys_are_not_transposed_by_copy(tmp_path: Path) -> None:
         ({"heads": 3}, "heads must divide the 4 channels of q, got 3"),
         ({"k": np.zeros((1, 1, 2), np.float32)}, r"k must have the shape of q \[1, 1, 4\]"),
         ({"v_base": np.zeros((1, 4, 4), np.float32)}, "must cover the same pixels"),
+        ({"k_base": np.zeros((1, 3, 6), np.float32)}, "k_base its channels"),
+        ({"active": None}, "k, v and active must be given together"),
         ({"k_base": np.zeros((1, 3, 4), np.float16)}, "k_base must be float32 as q is"),
     ],
 )

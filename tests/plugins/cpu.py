@@ -67,7 +67,7 @@ def scatter(kernels: Kernels, inputs: Mapping[str, Any], in_place: bool = False)
 
 def attention(kernels: Kernels, inputs: Mapping[str, Any], threads: int = 1, **attributes: Any) -> np.ndarray:
     """Attention."""
-    out = poisoned(inputs["q"].dtype, *inputs["q"].shape[:2], inputs["v"].shape[2])
+    out = poisoned(inputs["q"].dtype, *inputs["q"].shape[:2], inputs["v_base"].shape[2])
     return _run(kernels, "attention", library.attention_args(inputs, attributes, out), out, threads)
 
 

@@ -67,7 +67,7 @@ def shape_of(op: str, inputs: Inputs, attributes: Mapping[str, Any]) -> tuple[in
     if op == "scatter":
         return tuple(inputs["base"].shape)
     if op == "attention":
-        return (*inputs["q"].shape[:2], inputs["v"].shape[2])
+        return (*inputs["q"].shape[:2], inputs["v_base"].shape[2])
     batch, fresh, _ = inputs["rows"].shape
     channels = library.source_channels(inputs)
     targets, taps = inputs["table"].shape if "table" in inputs else (fresh, 1)

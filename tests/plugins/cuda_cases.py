@@ -189,4 +189,6 @@ class Draw:
             "v_base": self.values(dtype, batch, pixels, heads * dv),
             "active": active,
         }
+        if self.pick(False, False, True):  # keys of another source, as in cross-attention: none is fresh
+            inputs |= dict.fromkeys(("k", "v", "active"))
         return inputs, {"heads": heads, "scale": self.pick(0.0, 0.1)}

@@ -70,7 +70,8 @@ def check(device: Device, op: str, case: Case) -> tuple[float, float]:
     with torch.cuda.graph(graph):
         run()
         torch.empty(1, device="cuda").zero_()  # an op may have nothing to do, a graph may not be empty
-    for name, value in inputs.items():  # new values at the captured addresses
+    given = {name: value for name, value in inputs.items() if value is not None}
+    for name, value in given.items():  # new values at the captured addresses
         if value.is_floating_point() and op != "scatter" and name not in ("k", "v"):
             value.copy_(torch.randn_like(value, dtype=torch.float32) * (0.1 if name == "weight" else 1.0))
     expected = cuda_reference.run(op, inputs, attributes)
@@ -84,7 +85,7 @@ def check(device: Device, op: str, case: Case) -> tuple[float, float]:
 
 def describe(case: Case) -> str:
     inputs, attributes = case
-    shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in inputs.items())
+    shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in inputs.items() if value is not None)
     return f"{shapes}; {attributes}"
 
 

@@ -89,10 +89,12 @@ def scatter(inputs: Inputs) -> torch.Tensor:
 
 def attention(inputs: Inputs, heads: int, scale: float = 0.0) -> torch.Tensor:
     """Attention."""
-    overlaid = {
-        name: scatter({"base": inputs[f"{name}_base"], "rows": inputs[name], "active": inputs["active"]})
-        for name in ("k", "v")
-    }
+    overlaid = {name: inputs[f"{name}_base"].double() for name in ("k", "v")}
+    if inputs["active"] is not None:
+        overlaid = {
+            name: scatter({"base": base, "rows": inputs[name], "active": inputs["active"]})
+            for name, base in overlaid.items()
+        }
     q, k, v = (
         x.unflatten(2, (heads, -1)).transpose(1, 2)
         for x in (inputs["q"].double(), overlaid["k"], overlaid["v"])

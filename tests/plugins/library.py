@@ -126,7 +126,7 @@ def attention_args(inputs: Mapping[str, Any], attributes: Mapping[str, Any], out
     heads = attributes["heads"]
     return AttentionArgs(
         *map(pointer, arrays), _dtype(arrays[0]), batch, fresh, arrays[3].shape[1], heads, channels // heads,
-        arrays[2].shape[2] // heads, attributes.get("scale", 0.0), pointer(out),
+        arrays[4].shape[2] // heads, attributes.get("scale", 0.0), pointer(out),
     )  # fmt: skip
 
 

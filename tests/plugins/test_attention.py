@@ -21,6 +21,7 @@ from .library import Kernels
     dk=st.sampled_from([1, 8, 40]),
     dv=st.sampled_from([1, 16, 20, 40]),
     scale=st.sampled_from([0.0, 0.3]),
+    crossing=st.booleans(),
 )
 def test_cpu_agrees(
     kernels: Kernels,
@@ -31,6 +32,7 @@ def test_cpu_agrees(
     dk: int,
     dv: int,
     scale: float,
+    crossing: bool,
 ) -> None:
     active = data.draw(pixels(min(count, 40))) + np.int32(max(count - 40, 0))
     k, v = random(1, np.float32, batch, count, heads * dk), random(2, np.float32, batch, count, heads * dv)
@@ -42,6 +44,8 @@ def test_cpu_agrees(
         "v_base": random(5, np.float32, batch, count, heads * dv),
         "active": active,
     }
+    if crossing:
+        inputs |= dict.fromkeys(("k", "v", "active"))
     expected = attention(**inputs, heads=heads, scale=scale)
     assert_close(cpu.attention(kernels, inputs, heads=heads, scale=scale), expected)
 

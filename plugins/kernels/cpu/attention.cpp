@@ -34,7 +34,7 @@ size_t attention_workspace(const sige_attention_args& a) { return layout(a, null
 
 static void pack(const sige_attention_args& a, const Packed& packed, const sige_execution& execution) {
   for (int64_t n = 0; n < a.pixels; ++n) packed.fresh[n] = -1;
-  for (int32_t p = 0; p < a.fresh; ++p) packed.fresh[a.active[p]] = p;
+  for (int32_t p = 0; a.active && p < a.fresh; ++p) packed.fresh[a.active[p]] = p;
 
   const int64_t keys = padded_keys(a), tasks = ceil_div(keys, PACK_KEYS);
   const int64_t key_channels = int64_t{a.heads} * a.dk, value_channels = int64_t{a.heads} * a.dv;

@@ -72,7 +72,8 @@ __device__ Range keys_of(const AttentionParameters& p) {
 // block takes part and is in step afterwards.
 __device__ inline void fill_overlay(const AttentionParameters& p, int32_t first, int32_t last, int32_t* overlay) {
   constexpr int BATCH = 4;  // loads of a thread in flight
-  const int32_t count = last - first, most = p.fresh < last ? p.fresh : last;  // pixel n comes at index n at the latest
+  const int32_t count = last - first;
+  const int32_t most = !p.active ? 0 : p.fresh < last ? p.fresh : last;  // pixel n comes at index n at the latest
 #pragma unroll 1
   for (int32_t i = threadIdx.x; i < count; i += blockDim.x) overlay[i] = -1;
   __syncthreads();

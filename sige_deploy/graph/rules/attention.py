@@ -1,7 +1,7 @@
 """Attention (ONNX opset 23). Queries are rows; what they meet decides the form.
 
 * keys and values of the same grid: ``sige.Attention``, the base with the fresh rows in place;
-* keys and values of text or of another grid: two products with the whole of them;
+* keys and values of text or of another grid: ``sige.Attention`` without fresh keys, to the whole of them;
 * tokens inside windows (the grid is a batch axis): every row attends within itself.
 """
 
@@ -53,7 +53,8 @@ def attention(node: ir.Node, ctx: Context) -> None:
         if all(isinstance(i, (Spatial, View)) for i in infos) and _same_grid(ctx, q, key, value):
             rows = _over_grid(ctx, q, key, value, heads, scale)
         else:
-            rows = _over_whole(ctx, q, key, value, heads, scale)
+            inputs = {"q": q.rows, "k_base": _whole(ctx, key, heads), "v_base": _whole(ctx, value, heads)}
+            rows = ctx.edit.sparse_op("Attention", inputs, {"heads": heads, "scale": scale})
     else:
         require(rank == 4 and all(a.kind == "C" for a in tokens), "its tokens mix pixels and channels")
         rows = _in_windows(ctx, q, key, value, mask, scale)
@@ -85,37 +86,14 @@ def _over_grid(
     return ctx.edit.sparse_op("Attention", inputs, {"heads": heads, "scale": scale})
 
 
-def _over_whole(
-    ctx: Context, q: Spatial, key: ir.Value, value: ir.Value, heads: int, scale: float
-) -> ir.Value:
-    """[B, h, P, d] x [B, h, d, T], softmax, x [B, h, T, d]; keys and values that are not pixels may
-    change."""
-    rows = ctx.edit.transpose(
-        ctx.edit.reshape(q.rows, [0, 0, heads, q.layout.channels // heads]), [0, 2, 1, 3]
-    )
-    k = _whole(ctx, key, heads, transposed=True)
-    v = _whole(ctx, value, heads, transposed=False)
-    result = _weigh(ctx, rows, k, v, None, scale)
+def _whole(ctx: Context, value: ir.Value, heads: int) -> ir.Value:
+    """Keys or values that are not the queries' pixels as [B, T, h*d]; they may change between edits."""
     shape = static_shape(value)
     assert shape is not None
-    channels = shape[-1] * (heads if len(shape) == 4 else 1)
-    return ctx.edit.reshape(ctx.edit.transpose(result, [0, 2, 1, 3]), [0, 0, channels])
-
-
-def _whole(ctx: Context, value: ir.Value, heads: int, *, transposed: bool) -> ir.Value:
-    """Keys [B, h, d, T] (transposed) or values [B, h, T, d] in the edit graph."""
-    shape = static_shape(value)
-    assert shape is not None
-    if len(shape) == 4:
-        n, h, t, d = shape
-        split: tuple[int, ...] = (n, h, t, d)
-        perm = (0, 1, 3, 2) if transposed else (0, 1, 2, 3)
-    else:
-        n, t, c = shape
-        h, d = heads, c // heads
-        split = (n, t, h, d)
-        perm = (0, 2, 3, 1) if transposed else (0, 2, 1, 3)
-    form = Form(split, perm, None, (n, h, d, t) if transposed else (n, h, t, d))
+    n, t, c = shape if len(shape) == 3 else (shape[0], shape[2], shape[1] * shape[3])
+    split, perm = ((n, t, c), (0, 1, 2)) if len(shape) == 3 else (shape, (0, 2, 1, 3))
+    require(n == ctx.batch, "its keys have another batch size than its queries")
+    form = Form(split, perm, None, (n, t, c))
     if isinstance(ctx.info[value], Static):
         return ctx.static_form(value, form, join=False)
     return form.of_value(ctx.edit, ctx.dense(value))

@@ -114,9 +114,17 @@ def test_scatter(library: Path, data: st.DataObject, batch: int, count: int) -> 
     heads=st.integers(1, 3),
     dv=st.sampled_from([1, 20]),
     scale=st.sampled_from([0.0, 0.3]),
+    crossing=st.booleans(),
 )
 def test_attention(
-    library: Path, data: st.DataObject, batch: int, count: int, heads: int, dv: int, scale: float
+    library: Path,
+    data: st.DataObject,
+    batch: int,
+    count: int,
+    heads: int,
+    dv: int,
+    scale: float,
+    crossing: bool,
 ) -> None:
     active = data.draw(pixels(count))
     k, v = random(1, np.float32, batch, count, heads * 8), random(2, np.float32, batch, count, heads * dv)
@@ -128,6 +136,8 @@ def test_attention(
         "v_base": random(5, np.float32, batch, count, heads * dv),
         "active": active,
     }
+    if crossing:
+        inputs |= dict.fromkeys(("k", "v", "active"))
     attributes = {"heads": heads, "scale": scale}
     expected = attention(**inputs, heads=heads, scale=scale)
     assert_close(run(library, "Attention", inputs, attributes), expected)

@@ -136,7 +136,7 @@ typedef struct sige_scatter_args {
 
 typedef struct sige_attention_args {
   const void* q;         /* [batch, fresh, heads * dk] */
-  const void* k;         /* [batch, fresh, heads * dk] */
+  const void* k;         /* [batch, fresh, heads * dk], or NULL with v and active: no key is fresh */
   const void* v;         /* [batch, fresh, heads * dv] */
   const void* k_base;    /* [batch, pixels, heads * dk] */
   const void* v_base;    /* [batch, pixels, heads * dv] */
