@@ -74,10 +74,10 @@ class PipelineManifest(Spec):
     """Everything that a pipeline must know before it opens a bundle.
 
     family: how prompts become conditioning. height, width: the image's, in pixels. batch: the UNet's; guided
-    pipelines put the unconditional half first. input_channels: of the UNet's sample; 9 for inpainting (latents,
-    mask, latents of the masked image). controlnet: whether the UNet takes `control` and `control_scale`.
-    zero_empty_prompt: an empty negative prompt is all zeros instead of the encoders' output. bundles: id of
-    each bundle. files: every other file but this manifest.
+    pipelines put the unconditional half first. input_channels: of the UNet's sample; 9 for inpainting
+    (latents, mask, latents of the masked image). controlnet: whether the UNet takes `control` and
+    `control_scale`. zero_empty_prompt: an empty negative prompt is all zeros instead of the encoders' output.
+    bundles: id of each bundle. files: every other file but this manifest.
     """
 
     schema_version: Literal[1] = PIPELINE_SCHEMA
@@ -95,10 +95,10 @@ class PipelineManifest(Spec):
     text_encoders: list[TextEncoderSpec]
     prompt: str = "prompt/model.onnx"
     scheduler: str = "scheduler/scheduler_config.json"
-    sources: list[SourceSpec] = []
+    sources: list[SourceSpec]
     bundles: dict[str, str]
     files: dict[str, FileSpec]
-    producer: dict[str, str] = {}
+    producer: dict[str, str]
 
     @field_validator("files")
     @classmethod
@@ -193,8 +193,8 @@ class PipelineWriter:
         self.target = target
 
     def finish(self, **fields: Any) -> Pipeline:
-        """Write pipeline.json from the manifest's fields (without bundles and files, which are found), and put
-        the folder in place; an older pipeline there goes only now. Raises BundleError."""
+        """Write pipeline.json from the manifest's fields (without bundles and files, which are found), and
+        put the folder in place; an older pipeline there goes only now. Raises BundleError."""
         bundles = {name: open_bundle(self.folder / name) for name in BUNDLES}
         try:
             listed = {}
@@ -230,7 +230,8 @@ def write_pipeline(path: str | os.PathLike[str]) -> Iterator[PipelineWriter]:
         folder.mkdir()
     except OSError as error:
         raise BundleError(
-            f"cannot write a pipeline to '{target}' ({error.strerror}); choose a folder that you can write to."
+            f"cannot write a pipeline to '{target}' ({error.strerror}); "
+            "choose a folder that you can write to."
         ) from error
     try:
         yield PipelineWriter(folder, target)
@@ -310,6 +311,6 @@ def _check_file(root: Path, name: str, spec: FileSpec) -> None:
         ) from error
     if not same:
         raise BundleError(
-            f"'{path}' is not the file that the pipeline was exported with (its size or SHA-256 differs); copy "
-            "or export the pipeline anew."
+            f"'{path}' is not the file that the pipeline was exported with (its size or SHA-256 differs); "
+            "copy or export the pipeline anew."
         )

@@ -49,28 +49,34 @@ class Translation:
     pinned: dict[str, str]  # input -> the node through which it reaches every pixel
 
 
-def translate(model: ir.Model, spatial: Sequence[str], config: SparseConfig) -> Translation:
+def translate(
+    model: ir.Model, spatial: Sequence[str], config: SparseConfig, free: Sequence[str] = ()
+) -> Translation:
     """Run the pass twice: once to learn which inputs reach every pixel, once with the others free to
-    change."""
+    change, and those named in ``free``.
+
+    Recorded statistics pin nothing, whatever they follow from: an edit keeps them by definition.
+    """
     others = [v.name or "" for v in model.graph.inputs if v.name not in spatial]
     first = _run(model, spatial, config, frozenset())
     pinned: dict[str, str] = {}
     for value, node in first.joins:
-        for name in _ancestors(value, first) & set(others):
+        for name in _ancestors(value, first) & set(others) - set(free):
             pinned.setdefault(name, node)
-    free = frozenset(name for name in others if name not in pinned)
-    context = _run(model, spatial, config, free) if free else first
+    changing = frozenset(name for name in others if name not in pinned)
+    context = _run(model, spatial, config, changing) if changing else first
     outputs = [_output(context, value) for value in model.graph.outputs]
     return Translation(context, outputs, pinned)
 
 
 def _ancestors(value: ir.Value, ctx: Context) -> set[str]:
+    """The inputs that a value follows from by other ways than through pixels."""
     found: set[str] = set()
     seen: set[ir.Value] = set()
     stack = [value]
     while stack:
         v = stack.pop()
-        if v in seen or is_constant(v):
+        if v in seen or is_constant(v) or not isinstance(ctx.info[v], Static):
             continue
         seen.add(v)
         node = v.producer()
