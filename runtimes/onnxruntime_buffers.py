@@ -24,6 +24,8 @@ from sige_deploy.runtimes.base import Arrays, check_threads
 from sige_deploy.runtimes.onnxruntime_session import create, edit_graph, translated
 
 WEIGHTS = "weights.safetensors"
+_NO_END = "disable_synchronize_execution_providers"  # of a run
+_KEPT: list[Any] = []
 
 
 def open_cuda(bundle: Bundle, device: str, threads: int | None) -> OnnxRuntimeOnBuffers:
@@ -56,6 +58,7 @@ class OnnxRuntimeOnBuffers:
         self.name = f"onnxruntime {memory.device}, native kernels"
         self._bundle, self._kernels, self._library, self._threads = bundle, kernels, library, threads
         self._sessions: dict[str, Any] = {}
+        self._repeated: dict[str, Mapping[str, Buffer]] = {}  # by graph: inputs of runs that may be captured
         self._weights: dict[str, Any] | None = None
 
     def device(self) -> NativeDevice:
@@ -64,7 +67,7 @@ class OnnxRuntimeOnBuffers:
 
     def bind_record(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Callable[[], None]:
         """The record graph on fixed buffers: a call queues one run. Both raise RuntimeFailure."""
-        return self._bound("record.onnx", "the dense pass", inputs, outputs, shrink=True)
+        return self._bound("record.onnx", "the dense pass", inputs, outputs, repeated=False)
 
     def bind_dense(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Callable[[], None]:
         """The original network, likewise."""
@@ -88,10 +91,11 @@ class OnnxRuntimeOnBuffers:
             return {name: memory.download(buffer) for name, buffer in made.items()}
 
     def close(self) -> None:
-        """Give back the engine's memory, once what is queued is done: at the end of a run a function on the
-        stream frees host memory, and that must not be the last to hold its allocator."""
-        with contextlib.suppress(RuntimeFailure):
-            self.memory.synchronize()
+        """Give back the engine's memory."""
+        for file, inputs in self._repeated.items():
+            with self.memory.current():
+                _settle(self._sessions[file], self.memory, inputs)
+        self._repeated.clear()
         self._sessions.clear()
         self._weights = None
 
@@ -105,7 +109,7 @@ class OnnxRuntimeOnBuffers:
         doing: str,
         inputs: Mapping[str, Buffer],
         outputs: Mapping[str, Buffer],
-        shrink: bool = False,
+        repeated: bool = True,
     ) -> Callable[[], None]:
         import onnxruntime
 
@@ -119,9 +123,11 @@ class OnnxRuntimeOnBuffers:
             for name, buffer in outputs.items():
                 binding.bind_output(name, *place, buffer.dtype, buffer.shape, buffer.pointer)
             options = onnxruntime.RunOptions()
-            # What follows is ordered on the same stream; waiting here would only cost time.
-            options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-            if shrink:
+            if repeated:
+                # What follows is ordered on the same stream, and a capture cannot wait.
+                options.add_run_config_entry(_NO_END, "1")
+                self._repeated[file] = dict(inputs)
+            else:
                 # Activations of a dense pass are large and a record is rare: give the memory back.
                 arena = f"gpu:{place[1]}" if self.memory.backend else "cpu:0"
                 options.add_run_config_entry("memory.enable_memory_arena_shrinkage", arena)
@@ -182,6 +188,30 @@ class OnnxRuntimeOnBuffers:
                 }
                 self.memory.synchronize()
         return self._weights
+
+
+def _settle(session: Any, memory: Memory, inputs: Mapping[str, Buffer]) -> None:
+    """Have a session give back what its runs without an end have kept, before it goes.
+
+    ONNX Runtime hands some kernels parameters through pinned host memory. The end of a run has a function on
+    the stream give it back; a session that goes does so too, but then that function is the last to hold the
+    allocator, and taking that down there aborts the process. So one more run is made, with an end and without
+    rows. A session that fails even so is kept for ever.
+    """
+    try:
+        with translated("closing", memory):
+            binding = session.io_binding()
+            place = _place(memory)
+            for node in session.get_inputs():
+                buffer = inputs[node.name]
+                shape = [size if isinstance(size, int) else 0 for size in node.shape]
+                binding.bind_input(node.name, *place, buffer.dtype, shape, buffer.pointer)
+            for node in session.get_outputs():
+                binding.bind_output(node.name, *place)
+            session.run_with_iobinding(binding)
+        memory.synchronize()
+    except RuntimeFailure:
+        _KEPT.append(session)
 
 
 def _place(memory: Memory) -> tuple[str, int]:
