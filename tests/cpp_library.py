@@ -71,12 +71,16 @@ class Script:
 
     def run(self, driver: Path, **environment: str) -> list[str]:
         """The answers to all commands but `set`, `mask` and the like."""
-        env = {k: v for k, v in os.environ.items() if k != "LD_LIBRARY_PATH"} | environment
-        answers = run(driver, input="\n".join(self.lines) + "\n", env=env).splitlines()
-        assert len(answers) == len(self.lines)
+        answers = self.all_answers(driver, **environment)
         quiet = ("open", "set", "unset", "mask", "nomask")
         shown = zip(self.lines, answers)
         return [a for line, a in shown if line.split()[0] not in quiet or not a.startswith("ok")]
+
+    def all_answers(self, driver: Path, **environment: str) -> list[str]:
+        env = {k: v for k, v in os.environ.items() if k != "LD_LIBRARY_PATH"} | environment
+        answers = run(driver, input="\n".join(self.lines) + "\n", env=env).splitlines()
+        assert len(answers) == len(self.lines)
+        return answers
 
     def outputs(self, spec: list[Any]) -> list[Arrays]:
         """What the calls wrote, in their order."""

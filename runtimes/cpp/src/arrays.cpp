@@ -12,17 +12,24 @@ constexpr int64_t LARGEST = int64_t{1} << 44;  // elements
 struct Element {
   DType dtype;
   const char* name;
+  const char* saved;
   size_t bytes;
   int32_t element;
 };
 
 constexpr Element ELEMENTS[] = {
-    {DType::FLOAT16, "float16", 2, SIGE_ELEMENT_FLOAT16}, {DType::FLOAT32, "float32", 4, SIGE_ELEMENT_FLOAT32},
-    {DType::FLOAT64, "float64", 8, SIGE_ELEMENT_FLOAT64}, {DType::BOOL, "bool", 1, SIGE_ELEMENT_UINT8},
-    {DType::INT8, "int8", 1, SIGE_ELEMENT_INT8},          {DType::INT16, "int16", 2, SIGE_ELEMENT_INT16},
-    {DType::INT32, "int32", 4, SIGE_ELEMENT_INT32},       {DType::INT64, "int64", 8, SIGE_ELEMENT_INT64},
-    {DType::UINT8, "uint8", 1, SIGE_ELEMENT_UINT8},       {DType::UINT16, "uint16", 2, SIGE_ELEMENT_UINT16},
-    {DType::UINT32, "uint32", 4, SIGE_ELEMENT_UINT32},    {DType::UINT64, "uint64", 8, SIGE_ELEMENT_UINT64},
+    {DType::FLOAT16, "float16", "F16", 2, SIGE_ELEMENT_FLOAT16},
+    {DType::FLOAT32, "float32", "F32", 4, SIGE_ELEMENT_FLOAT32},
+    {DType::FLOAT64, "float64", "F64", 8, SIGE_ELEMENT_FLOAT64},
+    {DType::BOOL, "bool", "BOOL", 1, SIGE_ELEMENT_UINT8},
+    {DType::INT8, "int8", "I8", 1, SIGE_ELEMENT_INT8},
+    {DType::INT16, "int16", "I16", 2, SIGE_ELEMENT_INT16},
+    {DType::INT32, "int32", "I32", 4, SIGE_ELEMENT_INT32},
+    {DType::INT64, "int64", "I64", 8, SIGE_ELEMENT_INT64},
+    {DType::UINT8, "uint8", "U8", 1, SIGE_ELEMENT_UINT8},
+    {DType::UINT16, "uint16", "U16", 2, SIGE_ELEMENT_UINT16},
+    {DType::UINT32, "uint32", "U32", 4, SIGE_ELEMENT_UINT32},
+    {DType::UINT64, "uint64", "U64", 8, SIGE_ELEMENT_UINT64},
 };
 
 const char* name_of(DType dtype) { return ELEMENTS[static_cast<int>(dtype)].name; }
@@ -34,6 +41,14 @@ int32_t element_of(DType dtype) { return ELEMENTS[static_cast<int>(dtype)].eleme
 std::optional<DType> dtype_named(const std::string& name) {
   for (const Element& element : ELEMENTS)
     if (name == element.name) return element.dtype;
+  return std::nullopt;
+}
+
+const char* saved_name(DType dtype) { return ELEMENTS[static_cast<int>(dtype)].saved; }
+
+std::optional<DType> dtype_saved(const std::string& name) {
+  for (const Element& element : ELEMENTS)
+    if (name == element.saved) return element.dtype;
   return std::nullopt;
 }
 

@@ -21,6 +21,10 @@ struct ArraySpec {
 
 std::optional<DType> dtype_named(const std::string& name);
 
+// The type as safetensors files name it ("F32"), and back.
+const char* saved_name(DType dtype);
+std::optional<DType> dtype_saved(const std::string& name);
+
 // The type as sige/indices.h has it (sige_element).
 int32_t element_of(DType dtype);
 

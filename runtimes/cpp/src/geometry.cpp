@@ -40,9 +40,11 @@ class Tensors {
 
   // Values of a tensor, and its shape.
   template <typename T>
-  std::vector<T> read(const std::string& name, const char* dtype, Shape& shape) const {
+  std::vector<T> read(const std::string& name, DType dtype, Shape& shape) const {
+    if (!has(name)) throw Damaged{named(name)};
     const json& entry = header_.at(name);
-    if (entry.at("dtype") != dtype) throw Damaged{name + " has type " + entry.at("dtype").dump()};
+    const std::optional<DType> type = dtype_saved(entry.at("dtype").get<std::string>());
+    if (type != dtype) throw Damaged{name + " has type " + (type ? name_of(*type) : entry.at("dtype").dump())};
     shape = entry.at("shape").get<Shape>();
     const auto begin = entry.at("data_offsets").at(0).get<uint64_t>(),
                end = entry.at("data_offsets").at(1).get<uint64_t>();
@@ -64,11 +66,11 @@ class Tensors {
 static AxisTaps axis_of(const Tensors& tensors, const std::string& prefix) {
   AxisTaps axis;
   Shape shape, sizes;
-  const auto pair = tensors.read<int32_t>(prefix + ".shape", "I32", sizes);
+  const auto pair = tensors.read<int32_t>(prefix + ".shape", DType::INT32, sizes);
   if (pair.size() != 2 || pair[0] < 1 || pair[1] < 1) throw Damaged{prefix + ".shape is no source size and phases"};
   axis.source = pair[0];
   axis.phases = pair[1];
-  axis.index = tensors.read<int32_t>(prefix + ".index", "I32", shape);
+  axis.index = tensors.read<int32_t>(prefix + ".index", DType::INT32, shape);
   if (shape.size() != 2 || shape[0] < 1 || shape[1] < 1 || shape[0] > INT32_MAX || shape[1] > MOST_TAPS)
     throw Damaged{"Taps need an index of shape [n_out, k] with both positive, got " + listed(shape) + "."};
   axis.outputs = static_cast<int32_t>(shape[0]);
@@ -78,12 +80,12 @@ static AxisTaps axis_of(const Tensors& tensors, const std::string& prefix) {
     throw Damaged{"Taps read coordinates " + std::to_string(*low) + ".." + std::to_string(*high) + " of a source of " +
                   std::to_string(axis.source) + "."};
   if (tensors.has(prefix + ".weight")) {
-    axis.weight = tensors.read<float>(prefix + ".weight", "F32", sizes);
+    axis.weight = tensors.read<float>(prefix + ".weight", DType::FLOAT32, sizes);
     if (sizes != shape ||
         !std::all_of(axis.weight.begin(), axis.weight.end(), [](float w) { return std::isfinite(w); }))
       throw Damaged{"Tap weights must be finite and of shape " + listed(shape) + "."};
   }
-  if (tensors.has(prefix + ".phase")) axis.phase = tensors.read<int32_t>(prefix + ".phase", "I32", sizes);
+  if (tensors.has(prefix + ".phase")) axis.phase = tensors.read<int32_t>(prefix + ".phase", DType::INT32, sizes);
   if (axis.phase.empty() != (axis.phases == 1))
     throw Damaged{"Phases must be given exactly when there are several, got n_phases=" + std::to_string(axis.phases) +
                   "."};
@@ -123,18 +125,18 @@ static void check_fit(const std::vector<Geometry>& geometries, const Manifest& m
 
 std::vector<Geometry> read_geometries(const std::filesystem::path& file, const Manifest& manifest) {
   std::vector<Geometry> result;
-  const auto parsed = [](const std::string& who, const auto& read) {
+  const auto parsed = [](const std::string& who, const char* how, const auto& read) {
     try {
       return read();
     } catch (const Damaged& error) {
-      throw Error(Kind::BUNDLE, who + error.what + "); export the bundle anew.");
+      throw Error(Kind::BUNDLE, who + error.what + "); export the bundle " + how + ".");
     } catch (const json::exception& error) {
-      throw Error(Kind::BUNDLE, who + error.what() + "); export the bundle anew.");
+      throw Error(Kind::BUNDLE, who + error.what() + "); export the bundle " + how + ".");
     }
   };
-  const Tensors tensors = parsed(named(file) + " is not a safetensors file (", [&] { return Tensors(file); });
+  const Tensors tensors = parsed(named(file) + " is not a safetensors file (", "anew", [&] { return Tensors(file); });
   for (const GeometrySpec& spec : manifest.geometries)
-    result.push_back(parsed("Geometry " + named(spec.id) + " is damaged (", [&] {
+    result.push_back(parsed("Geometry " + named(spec.id) + " is damaged (", "again", [&] {
       return Geometry{spec.id, spec.source, spec.target, axis_of(tensors, spec.id + ".y"),
                       axis_of(tensors, spec.id + ".x")};
     }));

@@ -40,6 +40,7 @@ class Value {
   }
 
   int64_t integer(int64_t least) const {
+    if (data_.is_boolean()) return Value(json(int{data_.get<bool>()}), where_).integer(least);  // as pydantic does
     if (!data_.is_number_integer() || (data_.is_number_unsigned() && data_.get<uint64_t>() > INT64_MAX))
       fail(std::string("Input should be a valid integer") +
            (data_.is_string()         ? ", unable to parse string as an integer"
@@ -51,6 +52,7 @@ class Value {
   }
 
   double number(double most = ANY) const {
+    if (data_.is_boolean()) return static_cast<double>(integer(0));
     if (!data_.is_number() || !std::isfinite(data_.get<double>()))
       fail(std::string("Input should be a valid number") +
            (data_.is_string() ? ", unable to parse string as a number" : ""));
@@ -63,7 +65,7 @@ class Value {
   void boolean() const {
     if (!data_.is_boolean())
       fail(std::string("Input should be a valid boolean") +
-           (data_.is_string() || data_.is_number() ? ", unable to interpret input" : ""));
+           (data_.is_string() || data_.is_number_integer() ? ", unable to interpret input" : ""));
   }
 
   DType dtype() const {

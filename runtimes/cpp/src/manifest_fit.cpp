@@ -1,4 +1,5 @@
 // Whether the parts of a manifest fit together.
+#include <algorithm>
 #include <set>
 
 #include "arrays.h"
@@ -108,16 +109,16 @@ void check_fit(const Manifest& manifest) {
       throw Invalid{"", "layout of output " + named(o.name) + " does not fit its level " + size(level)};
   }
   for (const CacheSpec& c : manifest.caches) {
-    if (c.rows && c.kind != "base") throw Invalid{"", "static cache " + named(c.name) + " cannot have rows"};
-    if (c.kind != "base") {
-      check_reads(c, manifest);
-      continue;
-    }
-    const LevelSpec* level = c.level ? &manifest.level(*c.level) : nullptr;
-    if (!level || c.shape.size() != 3 || c.shape[1] != count_of({level->height, level->width}))
+    const bool base = c.kind == "base";
+    if (c.rows && !base) throw Invalid{"", "static cache " + named(c.name) + " cannot have rows"};
+    const LevelSpec* level = base && c.level ? &manifest.level(*c.level) : nullptr;
+    if (base && (!level || c.shape.size() != 3 || c.shape[1] != count_of({level->height, level->width})))
       throw Invalid{"", "base cache " + named(c.name) + " is not [B, H*W, C] of a level"};
-  }
-  for (const CacheSpec& c : manifest.caches) check_reads(c, manifest);
+    for (const std::string& id : c.reads) {
+      const auto leads = [&](const GeometrySpec& g) { return g.id == id && g.source == c.level; };
+      if (!base || std::none_of(manifest.geometries.begin(), manifest.geometries.end(), leads))
+        throw Invalid{"", "cache " + named(c.name) + " cannot be read through geometry " + named(id)};
+    }
   }
 }
 

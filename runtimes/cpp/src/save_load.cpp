@@ -28,9 +28,6 @@ constexpr size_t LENGTH = 8;                 // bytes that say how long the head
 constexpr size_t PIECE = 4 << 20;            // bytes read or written at once
 static const std::string NO_DIGEST(64, '0');
 
-constexpr const char* SAFETENSORS[] = {"F16", "F32", "F64", "BOOL", "I8",  "I16",
-                                       "I32", "I64", "U8",  "U16",  "U32", "U64"};  // by DType
-
 // An array of the file.
 struct SavedSpec {
   const char* part;
@@ -66,7 +63,7 @@ static std::string header_of(const Manifest& manifest) {
   for (const SavedSpec& spec : saved_specs(manifest)) {
     const size_t end = offset + spec.bytes();
     entries[spec.full()] = {
-        {"dtype", SAFETENSORS[static_cast<int>(spec.dtype)]}, {"shape", spec.shape}, {"data_offsets", {offset, end}}};
+        {"dtype", saved_name(spec.dtype)}, {"shape", spec.shape}, {"data_offsets", {offset, end}}};
     offset = end;
   }
   std::string text = entries.dump(-1, ' ', true);

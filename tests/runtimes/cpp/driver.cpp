@@ -4,7 +4,7 @@
 //     open FOLDER [DEVICE [RUNTIME]] set NAME DTYPE FILE SIZES...     mask FILE HEIGHT WIDTH     nomask
 //     record FOLDER                  edit FOLDER (outputs go there as raw files)
 //     commit                         repeat COUNT (edits; answers with the growth of memory in bytes)
-//     save FILE                      load FILE
+//     save FILE                      load FILE                      touch FILE (its time changes)
 #include <unistd.h>
 
 #include <fstream>
@@ -107,6 +107,8 @@ struct Script {
       session->save(argument);
     } else if (command == "load") {
       session->load(argument);
+    } else if (command == "touch") {
+      std::filesystem::last_write_time(argument, std::filesystem::file_time_type());
     } else if (command == "report") {
       return session->report().path;
     } else if (command == "repeat") {
