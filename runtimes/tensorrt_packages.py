@@ -17,7 +17,7 @@ from sige_deploy.errors import RuntimeFailure
 #: Packages by the flavour of the engines that they read, the fuller one first.
 PACKAGES: dict[Flavour, tuple[str, ...]] = {
     "tensorrt": ("tensorrt", "tensorrt_lean"),
-    "tensorrt-rtx": ("tensorrt_rtx",),
+    "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
 }
 _MEMORY = re.compile(r"out ?of ?memory|cudaErrorMemoryAllocation|bad_alloc|requested size was", re.I)
 _REQUESTED = re.compile(r"requested size was (\d+)", re.I)
@@ -57,9 +57,8 @@ class Package:
     def __init__(self, name: str, flavour: Flavour, module: Any) -> None:
         self.module, self.flavour = module, flavour
         self.version: str = module.__version__
-        self.lean = name.endswith("_lean")
         major, minor = self.version.split(".")[:2]
-        self.title = f"{name.replace('_', '-')} {major}.{minor}"
+        self.title = f"{name.removesuffix('_bindings').replace('_', '-')} {major}.{minor}"
         self._said = threading.local()
         self._plugins: set[Path] = set()
         self.log = self._make_log()
