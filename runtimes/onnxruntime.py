@@ -32,9 +32,7 @@ class OnnxRuntime:
         self._threads = threads
         self._sessions: dict[str, Any] = {}
         self._lock = threading.Lock()
-        self._library: Path | None = None
-        if kernels and edit_graph() == "edit.onnx" and native.supports(bundle.manifest):
-            self._library = native.library()
+        self._library = kernels_for(bundle) if kernels else None
         self.name = f"onnxruntime {device}" + (", native kernels" if self._library else "")
 
     def record(self, inputs: Mapping[str, np.ndarray]) -> tuple[Arrays, Arrays]:
@@ -97,6 +95,12 @@ class OnnxRuntime:
         library = self._library if editing else None
         path = self._bundle.path(file)
         return create(path, ["CPUExecutionProvider"], self._threads, library=library, rows_vary=editing)
+
+
+def kernels_for(bundle: Bundle) -> Path | None:
+    """The library of native kernels that the CPU runs a bundle's edits with; None: the ops' function bodies.
+    Raises RuntimeFailure where a library is named or found that cannot be used."""
+    return native.library() if edit_graph() == "edit.onnx" and native.supports(bundle.manifest) else None
 
 
 class _Fetched(Mapping[str, np.ndarray]):

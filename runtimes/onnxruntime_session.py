@@ -12,6 +12,7 @@ from sige_deploy.devices.memory import Memory, out_of_memory
 from sige_deploy.errors import RuntimeFailure
 
 OVERLOADS_SINCE = (1, 27)
+WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 _MEMORY = re.compile(
     r"failed to allocate|bad_alloc|out of memory|bad allocation|unable to allocate|smaller than requested",
     re.I,
@@ -29,13 +30,15 @@ def create(
     rows_vary: bool = False,
     fold: bool = True,
     memory: Memory | None = None,
+    model: bytes | None = None,
 ) -> Any:
     """An InferenceSession of a graph file.
 
     providers: as ONNX Runtime takes them; the first must be usable, or RuntimeFailure says so.
     library: custom ops to register. shared: OrtValues to take for initializers of their names.
     rows_vary: shapes change from run to run. fold: compute constant parts once, into memory of their own.
-    memory: whose memory the session uses, None: the host's.
+    memory: whose memory the session uses, None: the host's. model: a graph to read in place of the file, with
+    weights beside that.
     """
     import onnxruntime
 
@@ -58,8 +61,10 @@ def create(
         # They transpose a weight under its name, by which the shared one then replaces it as it was.
         disabled += ["TransposeOptimizer", "TransposeOptimizer_CPUExecutionProvider"]
     with translated(f"loading '{path}'", memory):
+        if model is not None:
+            options.add_session_config_entry(WEIGHTS_FOLDER, str(path.parent))
         session = onnxruntime.InferenceSession(
-            path, options, providers=list(providers), disabled_optimizers=disabled
+            path if model is None else model, options, providers=list(providers), disabled_optimizers=disabled
         )
         session.disable_fallback()
         wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
