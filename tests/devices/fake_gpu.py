@@ -45,9 +45,9 @@ class FakeGpu(OnnxRuntimeOnBuffers):
         doing: str,
         inputs: Mapping[str, Buffer],
         outputs: Mapping[str, Buffer],
-        shrink: bool = False,
+        repeated: bool = True,
     ) -> Callable[[], None]:
-        run = super()._bound(file, doing, inputs, outputs, shrink)
+        run = super()._bound(file, doing, inputs, outputs, repeated)
         return lambda: self._add(run)
 
     def _queued(self, function: Any) -> Callable[..., int]:
