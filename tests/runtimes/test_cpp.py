@@ -260,7 +260,7 @@ def test_the_street_has_the_pixels_of_a_python_session(
             np.testing.assert_allclose(ours[name], array, rtol=0, atol=1e-6)
     if not Path("/usr/include/png.h").exists():
         pytest.skip("the example needs libpng-dev")
-    build(ROOT / "examples" / "cpp", tmp_path / "example", f"-DCMAKE_PREFIX_PATH={prefix}")
+    build(ROOT / "examples" / "cpp" / "street", tmp_path / "example", f"-DCMAKE_PREFIX_PATH={prefix}")
     pngs = [street / "label.png", street / "edited.png", tmp_path / "picture.png"]
     said_by_it = run(tmp_path / "example" / "street", street / "street.sige", *pngs)
     assert said_by_it.splitlines()[1].startswith("sparse: 3.")
