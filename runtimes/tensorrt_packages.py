@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.util
 import re
@@ -73,8 +74,15 @@ class Package:
 
     def runtime(self) -> Any:
         """A trt.Runtime of the current device; raises RuntimeFailure with one sentence."""
-        # Without a usable driver some versions give an object that is none: what was logged tells.
-        return self.tell("opening the device", None, lambda: self.module.Runtime(self.log))
+        made: list[Any] = []
+        try:
+            self.tell("opening the device", None, lambda: made.append(self.module.Runtime(self.log)))
+        except RuntimeFailure:
+            # Without a usable driver some versions give an object around nothing, whose end is a crash.
+            for nothing in made:
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(nothing))
+            raise
+        return made[0]
 
     def ask(self, doing: str, memory: Memory | None, call: Callable[[], Any]) -> Any:
         """The result of a call that answers None or False where it fails; then RuntimeFailure says in one
@@ -106,7 +114,8 @@ class Package:
             wanted = int(requested[1]) if requested else None
             return RuntimeFailure(out_of_memory(memory.device, wanted, memory.free_bytes()))
         reason = _sentence(errors[0]) if errors else "it gave no reason"
-        return RuntimeFailure(f"{doing} failed in {self.title}: {reason}")
+        stop = "" if reason.endswith("...") else "."
+        return RuntimeFailure(f"{doing} failed in {self.title}: {reason}{stop}")
 
     def _make_log(self) -> Any:
         package, base = self, self.module.ILogger
@@ -127,6 +136,7 @@ class Package:
 
 
 def _sentence(text: str) -> str:
-    """TensorRT's message without the place in its source, in one line of bounded length."""
-    text = re.sub(r",? In \S+ at /\S+", "", " ".join(text.split()))
+    """TensorRT's message without the place in its source, in one line of bounded length without a full
+    stop."""
+    text = re.sub(r"^\[\S+::\d+\] | ?\bIn \S+ at /[^\s)]+", "", " ".join(text.split())).rstrip(". ")
     return text if len(text) <= _SENTENCE else text[: _SENTENCE - 3] + "..."

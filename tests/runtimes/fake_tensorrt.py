@@ -87,7 +87,7 @@ class World:
         self.log: Any = None
 
     def error(self, message: str) -> None:
-        self.log.log(ILogger.ERROR, f"{message} In fake at /src/fake.cpp:1)")
+        self.log.log(ILogger.ERROR, f"[fake.cpp::call::7] {message} In call at /src/fake.cpp:7")
 
     def refuses(self, call: str) -> bool:
         message = self.refuse.pop(call, None)
@@ -335,7 +335,9 @@ class IExecutionContext:
         return True
 
     def _fail(self, message: str) -> bool:
-        self._world.error(f"IExecutionContext: Error Code 3: API Usage Error (Parameter check failed, {message}.")
+        self._world.error(
+            f"IExecutionContext: Error Code 3: API Usage Error (Parameter check failed, {message}."
+        )
         return False
 
 

@@ -32,8 +32,8 @@ from sige_deploy.engines import (
 from sige_deploy.exporters.tensorrt_profiles import Profile, profiles, shapes
 from sige_deploy.kernels import Kernels
 from sige_deploy.manifest import FileSpec
-from sige_deploy.runtimes.tensorrt import Engines, TensorRtOnBuffers
 from sige_deploy.runtimes import tensorrt_engines, tensorrt_packages
+from sige_deploy.runtimes.tensorrt import Engines, TensorRtOnBuffers
 from sige_deploy.runtimes.tensorrt_packages import Package
 
 __all__ = ["bundle", "installed", "library", "on_tensorrt", "tiny_with_engines", "world"]
@@ -110,7 +110,9 @@ def install(
     return package, world
 
 
-def runtime(bundle: Bundle, package: Package, library: Path, memory: Memory | None = None) -> TensorRtOnBuffers:
+def runtime(
+    bundle: Bundle, package: Package, library: Path, memory: Memory | None = None
+) -> TensorRtOnBuffers:
     """The runtime on host memory (or another that the kernels' CPU backend works on)."""
     memory = memory or HostMemory()
     folder = find_engine(bundle, package.flavour, package.version, CAPABILITY)
