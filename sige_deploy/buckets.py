@@ -36,11 +36,18 @@ class Buckets:
         ]
         distinct = np.unique(np.array([*rows, everything]), axis=0)
         work = distinct / everything @ weights(manifest.levels)
-        self._rows: list[list[int]] = distinct[work.argsort(kind="stable")].tolist()  # least work first
+        order = work.argsort(kind="stable")  # least work first
+        self._rows: list[list[int]] = distinct[order].tolist()
+        total = sum(weights(manifest.levels))
+        self._shares: list[float] = (work[order] / total).tolist()
         self._holding = [_holding(column) for column in zip(*self._rows)]
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def listed(self) -> list[tuple[float, dict[str, int]]]:
+        """(share of the network's work, rows of each level by id) of every bucket, the least work first."""
+        return [(share, dict(zip(self.levels, rows))) for share, rows in zip(self._shares, self._rows)]
 
     def fit(self, counts: Mapping[str, int]) -> dict[str, int]:
         """Padded rows of each level by id: those of the bucket of least work that holds `counts` (active

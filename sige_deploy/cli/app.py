@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from sige_deploy.cli.console import fail
 from sige_deploy.errors import SigeError
 
-VERBS = ("export", "inspect", "record", "edit", "compare", "bench", "demo")
+VERBS = ("export", "inspect", "record", "edit", "compare", "build", "package", "bench", "demo")
 DEBUG = "SIGE_DEBUG"  # set to 1 for tracebacks
 
 
