@@ -6,21 +6,25 @@ from the dense network is another question: sige_deploy.compare.
 
 from __future__ import annotations
 
-import contextlib
 import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from sige_deploy.bench import always_sparse
 from sige_deploy.bundle import Bundle
+from sige_deploy.caches import load
 from sige_deploy.errors import RuntimeFailure
 from sige_deploy.inputs import checked
 from sige_deploy.layers import OnnxRuntimeSide, edit_feeds, marked, sparse_edit
 from sige_deploy.manifest import Manifest
 from sige_deploy.original import Original
 from sige_deploy.runtimes.base import Runtime
+from sige_deploy.session import Session
 
 Arrays = dict[str, np.ndarray]
 Graph = Literal["edit", "record", "dense"]
@@ -59,7 +63,8 @@ class Value:
 
 @dataclass(frozen=True)
 class Agreement:
-    """What two sides say to one graph. values: in the order in which they are computed, outputs last."""
+    """What two sides say to one graph. values: layers in the order in which they are computed; or caches,
+    then outputs."""
 
     graph: Graph
     ours: str
@@ -81,23 +86,26 @@ def outputs_on(
     edited: Mapping[str, np.ndarray],
     mask: np.ndarray | None = None,
 ) -> Arrays:
-    """What an engine gives: "edit": the outputs of a sparse edit of the recorded `original`; "record": those
-    for `edited`, and the caches; "dense": the outputs for `edited`.
+    """What an engine gives: "edit": the caches after a sparse edit of the recorded `original` is committed,
+    and its outputs; "record": the caches and outputs for `edited`; "dense": the outputs for `edited`. Caches
+    are called "cache.NAME"; those that edits never change are left out.
 
     original, edited: all inputs by name. mask: as for Session.edit. Raises InputError where nothing differs,
     so that no edit runs, and what sessions raise.
     """
     if graph == "dense":
         return dict(runtime.dense(checked(bundle.manifest.inputs, edited)))
-    if graph == "record":
-        device = runtime.device()
-        with device.current(), contextlib.closing(device):
-            call = device.take_in(checked(bundle.manifest.inputs, edited))
-            call.record()
-            outputs = call.finish()
-            caches = {name: array for name, array in device.arrays().items() if name.startswith("cache.")}
-        return {**outputs, **caches}
-    return sparse_edit(bundle, runtime, original, edited, mask)
+    written = {f"cache.{cache.name}" for cache in bundle.manifest.caches if cache.rows}
+    with Session(always_sparse(bundle), runtime) as session, tempfile.TemporaryDirectory() as folder:
+        if graph == "record":
+            outputs = session.record(**edited)
+        else:
+            outputs = sparse_edit(session, original, edited, mask)
+            session.commit()
+        state = Path(folder, "state")
+        session.save(state)
+        arrays = load(state, bundle.manifest)
+    return {**{name: array for name, array in arrays.items() if name in written}, **outputs}
 
 
 def compare_outputs(
@@ -110,9 +118,9 @@ def compare_outputs(
     mask: np.ndarray | None = None,
     tolerance: Tolerance | None = None,
 ) -> Agreement:
-    """Every output of a graph on the engine `ours` against another engine, or the original network, which has
-    the graph "dense" alone. Other arguments and errors: as for `outputs_on`; tolerance: None for that of the
-    bundle's precision. Raises RuntimeFailure without Polygraphy."""
+    """What `outputs_on` gives on the engine `ours` against another engine, or against the original network,
+    which has the graph "dense" alone. Other arguments and errors: as for `outputs_on`; tolerance: None for
+    that of the bundle's precision. Raises RuntimeFailure without Polygraphy."""
     _require_polygraphy()
     first = outputs_on(bundle, ours, graph, original, edited, mask)
     if isinstance(theirs, Original):

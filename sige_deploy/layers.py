@@ -17,7 +17,6 @@ from sige_deploy.errors import InputError, RuntimeFailure
 from sige_deploy.session import Session
 
 if TYPE_CHECKING:
-    from sige_deploy.runtimes.base import Runtime
     from sige_deploy.runtimes.onnxruntime import OnnxRuntime
 
 Arrays = dict[str, np.ndarray]
@@ -55,16 +54,9 @@ def mark(path: Path) -> Marked:
     model = onnx.load(path, load_external_data=False)
     graph = model.graph
     operators = {name: f"{node.op_type} {node.name}" for node in graph.node for name in node.output if name}
-    _end_with(operators, [output.name for output in graph.output])
     outputs = {output.name for output in graph.output}
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in operators if name not in outputs)
     return Marked(path, model.SerializeToString(), operators)
-
-
-def _end_with(operators: dict[str, str], outputs: list[str]) -> None:
-    for name in outputs:
-        if name in operators:
-            operators[name] = operators.pop(name)
 
 
 def edit_feeds(
@@ -77,26 +69,23 @@ def edit_feeds(
     """What the edit graph is fed for this edit by the reference engine: indices, rows, free inputs, caches.
     Raises InputError where nothing differs, and what sessions raise."""
     runtime = _Feeds(bundle, reference(bundle, threads))
-    sparse_edit(bundle, runtime, original, edited, mask)
+    with Session(always_sparse(bundle), runtime) as session:
+        sparse_edit(session, original, edited, mask)
     return runtime.feeds
 
 
 def sparse_edit(
-    bundle: Bundle,
-    runtime: Runtime,
+    session: Session,
     original: Mapping[str, np.ndarray],
     edited: Mapping[str, np.ndarray],
     mask: np.ndarray | None,
 ) -> Arrays:
-    """The outputs of an edit that runs sparse, however large it is; `runtime` is closed afterwards. Raises
-    InputError where nothing differs, and what sessions raise."""
-    with Session(always_sparse(bundle), runtime) as session:
-        session.record(**original)
-        outputs = session.edit(mask=mask, **edited)
-        if session.report.path != "sparse":
-            raise InputError(
-                "the edited inputs differ in no pixel from the recorded ones; give an input that does."
-            )
+    """Record, edit, and return the edit's outputs. Raises InputError where nothing differs, so that the edit
+    graph does not run, and what sessions raise."""
+    session.record(**original)
+    outputs = session.edit(mask=mask, **edited)
+    if session.report.path != "sparse":
+        raise InputError("the edited inputs differ in no pixel from the recorded ones; give one that does.")
     return outputs
 
 

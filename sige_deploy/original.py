@@ -176,7 +176,7 @@ def _as(kind: str, array: np.ndarray) -> np.ndarray:
 def _shared(graph: Marked, seen: Arrays, outputs: Arrays) -> Arrays:
     if not any(name in graph.operators and name not in outputs for name in seen):
         raise InputError(
-            "no value of the bundle's dense graph has a name of the network's, as when another version of torch "
-            "exported it; compare the outputs alone, without layers."
+            "no value of the bundle's dense graph has a name of the network's, as when another version of "
+            "torch exported it; compare the outputs alone, without layers."
         )
     return {**seen, **outputs}

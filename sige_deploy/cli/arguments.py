@@ -115,9 +115,14 @@ def read_mask(bundle: Bundle, path: Path | None) -> np.ndarray | None:
 
 @contextmanager
 def opened(
-    path: Path, device: str = "cpu", threads: int | None = None, sparse: bool = False
+    path: Path,
+    device: str = "cpu",
+    threads: int | None = None,
+    sparse: bool = False,
+    engine: str | None = None,
 ) -> Iterator[tuple[Bundle, Session, Runtime]]:
-    """A bundle, a session on it, and the engine under both. sparse: no edit runs dense, however large."""
+    """A bundle, a session on it, and the engine under both. sparse: no edit runs dense, however large.
+    engine: as `sige_deploy.open` takes the runtime."""
     from sige_deploy.bench import always_sparse
     from sige_deploy.bundle import open_bundle
     from sige_deploy.runtimes.base import create
@@ -125,6 +130,6 @@ def opened(
 
     bundle = open_bundle(path)
     bundle = always_sparse(bundle) if sparse else bundle
-    runtime = create(None, bundle, device, threads)
+    runtime = create(engine, bundle, device, threads)
     with Session(bundle, runtime) as session:
         yield bundle, session, runtime

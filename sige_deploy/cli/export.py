@@ -131,12 +131,12 @@ def export(
 
     with progress() as report:
         report("load the network", 0, 5)
-        network, examples = (
-            _network(model, checkpoint) if model in NETWORKS else (model, _onnx_inputs(model, shapes))
+        source, examples = (
+            network(model, checkpoint) if model in NETWORKS else (model, _onnx_inputs(model, shapes))
         )
         names = spatial or [NETWORKS[model]]
         bundle = export_bundle(
-            network, examples, out, names, settings, name=Path(model).stem, progress=report
+            source, examples, out, names, settings, name=Path(model).stem, progress=report
         )
     manifest = bundle.manifest
     if model in ("gaugan", "ddpm-church256") and checkpoint is None:
@@ -191,7 +191,7 @@ def _refuse_shapes(model: str, shapes: dict[str, Any]) -> None:
         raise typer.BadParameter(f"the inputs of {model} are fixed; leave it out", param_hint="--input")
 
 
-def _network(name: str, checkpoint: Path | None) -> tuple[Any, dict[str, np.ndarray]]:
+def network(name: str, checkpoint: Path | None) -> tuple[Any, dict[str, np.ndarray]]:
     """(torch module, example inputs) of a network that this package knows."""
     import numpy as np
 
