@@ -29,23 +29,21 @@ PLUGIN = PluginSpec(api_version=5, libsige_tensorrt="a" * 64, libsige_kernels="b
 VERSION = "1.7.1.116"
 
 
-def write_engines(bundle: sige.Bundle, **other: Any) -> Path:
+def write_engines(of: sige.Bundle, **other: Any) -> Path:
     """Engines that hold nothing, in their folder."""
     fields: dict[str, Any] = {
-        "bundle": bundle.id,
+        "bundle": of.id,
         "flavour": "tensorrt-rtx",
         "version": VERSION,
         "capabilities": ["8.6", "12.0"],
         "precision": "float16",
         "plugin": PLUGIN,
-        "profiles": [{level.id: (0, 8, 64) for level in bundle.manifest.levels}],
+        "profiles": [{level.id: (0, 8, 64) for level in of.manifest.levels}],
         "contents": {name: ContentSpec(layers=1, plugins={}) for name in NAMES},
         "producer": {},
         **other,
     }
-    folder = (
-        bundle.root / "tensorrt" / target_name(fields["flavour"], fields["version"], fields["capabilities"])
-    )
+    folder = of.root / "tensorrt" / target_name(fields["flavour"], fields["version"], fields["capabilities"])
     folder.mkdir(parents=True)
     for name in NAMES:
         (folder / name).write_bytes(name.encode() * 9)
@@ -85,8 +83,8 @@ def test_engines_are_found_by_version_and_gpu(bundle: sige.Bundle, folder: Path)
         (("tensorrt-rtx", "1.8.0.2", "8.6"), "TensorRT for RTX 1.8.0.2 on compute capability 8.6, only for"),
         (
             ("tensorrt", "10.16.1.11", "8.6"),
-            "no engine for TensorRT 10.16.1.11 on compute capability 8.6, only for TensorRT for RTX 1.7.1.116 on "
-            "compute capabilities 8.6, 12.0; run 'sige-deploy build {} --target tensorrt'.",
+            "no engine for TensorRT 10.16.1.11 on compute capability 8.6, only for TensorRT for RTX 1.7.1.116 "
+            "on compute capabilities 8.6, 12.0; run 'sige-deploy build {} --target tensorrt'.",
         ),
     ],
     ids=["gpu", "version", "flavour"],
@@ -123,8 +121,8 @@ def test_engines_for_what_is_here_pass(bundle: sige.Bundle, folder: Path) -> Non
         ({"flavour": "tensorrt"}, "built by TensorRT for RTX 1.7.1.116, this is TensorRT 1.7.1.116; run '"),
         (
             {"plugin": PLUGIN.model_copy(update={"libsige_tensorrt": "c" * 64})},
-            "built with the libsige_tensorrt whose SHA-256 begins with aaaaaaaaaaaa, that of the installed one "
-            "begins with cccccccccccc; run '",
+            "built with the libsige_tensorrt whose SHA-256 begins with aaaaaaaaaaaa, that of the installed "
+            "one begins with cccccccccccc; run '",
         ),
         (
             {"plugin": PLUGIN.model_copy(update={"libsige_kernels": "c" * 64})},
