@@ -100,14 +100,14 @@ class TensorRtOnBuffers:
         return NativeDevice(self._bundle, self.memory, self._kernels, self, graphs)
 
     def bind_record(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Callable[[], None]:
-        """The record graph on fixed buffers: a call runs it, once, and waits for it, so that the memory for
-        its activations, which are large, is given back. Both raise RuntimeFailure."""
+        """The record graph on fixed buffers: a call runs it and waits for it, so that the memory for its
+        activations, which are large, is given back. Both raise RuntimeFailure."""
         if self._recording is None:
             self._recording = Context(self._engines["record.engine"], self.memory, "the dense pass")
         context = self._recording
-        context.bind(inputs, outputs, self._scratch.once)
 
         def run() -> None:
+            context.bind(inputs, outputs, self._scratch.once)
             try:
                 context.run()
                 self.memory.synchronize()
