@@ -29,6 +29,7 @@ def export(
     spatial: Sequence[str],
     config: SparseConfig | None = None,
     *,
+    free: Sequence[str] = (),
     name: str | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
@@ -38,6 +39,8 @@ def export(
     example_inputs: names of forward()'s arguments (or ONNX inputs) -> tensors; their shapes and dtypes are
     the bundle's (float32 ones become float16 if the configuration's precision is "float16").
     spatial: names of the inputs that edits change, each [B, C, H, W] or [C, H, W].
+    free: names of other inputs that an edit may change although they have an effect on every pixel: the edit
+    applies them to active pixels alone. (What is read through cross-attention is free anyway.)
     progress: called as progress(stage, done, total) before every stage.
     Raises ExportError with the reason when an input does not fit or the network cannot be converted. Nothing
     is left at ``path`` unless the export is complete.
@@ -66,6 +69,7 @@ def export(
     else:
         loaded = to_onnx(model, examples)
     _check_inputs(loaded, arrays, spatial, half)
+    _check_free(free, arrays, spatial)
     report("fold constants", 1, 5)
     dense = prepare(loaded, {n: a.shape for n, a in arrays.items()})
     if cast:
@@ -74,7 +78,7 @@ def export(
     record = dense.clone()
     expand_composites(record)
     report("rewrite to rows", 2, 5)
-    translation = translate(record, spatial, config)
+    translation = translate(record, spatial, config, free)
     edit = build_edit(translation)
     extend_record(record, translation)
     restore_weights(dense, translation)
@@ -139,6 +143,15 @@ def _check_inputs(
         given, wanted = arrays[value.name or ""].dtype, np.dtype(value.dtype.numpy())
         if given != (np.float16 if half and wanted == np.float32 else wanted):
             raise ExportError(f"Example input '{value.name}' is {given}; the network takes {wanted}.")
+
+
+def _check_free(free: Sequence[str], arrays: Mapping[str, np.ndarray], spatial: Sequence[str]) -> None:
+    for n in free:
+        if n not in arrays or n in spatial:
+            others = ", ".join(name for name in arrays if name not in spatial) or "none"
+            raise ExportError(
+                f"Free input '{n}' is not an input besides the spatial ones, which are {others}."
+            )
 
 
 def _check_names(model: ir.Model, spatial: Sequence[str]) -> None:

@@ -95,12 +95,19 @@ class Form:
         given = static_shape(value)
         if given != self.split:
             value = builder.reshape(value, self.split)
-        value = builder.transpose(value, self.perm)
         moved = tuple(self.split[p] for p in self.perm)
+        big = [p for p in self.perm if self.split[p] > 1]
+        if big != sorted(big):  # else it only moves axes of one element
+            value = builder.transpose(value, self.perm)
+        elif self.split != moved:
+            value = builder.reshape(value, moved)
         if self.expand is not None and self.expand != moved:
             value = builder.op("Expand", [value, builder.ints(*self.expand)])
             moved = self.expand
-        return value if moved == self.shape else builder.reshape(value, self.shape)
+        result = value if moved == self.shape else builder.reshape(value, self.shape)
+        if result.shape is None:
+            result.shape = ir.Shape(self.shape)
+        return result
 
 
 def element_bytes(value: ir.Value) -> int:

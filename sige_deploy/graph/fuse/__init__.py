@@ -6,6 +6,7 @@
     prologue   conv(act(x * scale + shift))                                in front of every Conv or Gather
     chains     act(x * scale + shift)                                      what is left becomes one Gather
     sources    conv(concat(x, y))                                          as a Conv of two sources
+    siblings   x W1, x W2, ... of a text or an embedding x                 as one product
 
 Every step saves a pass over rows, and a launch. The prologue changes what is recorded: the base is x itself,
 before norm and activation, and its readers apply both to fresh rows and halo alike (docs/ops.md gives the
@@ -19,6 +20,7 @@ from sige_deploy.graph.fuse.chains import fuse_chains
 from sige_deploy.graph.fuse.columns import fuse_columns
 from sige_deploy.graph.fuse.epilogue import fuse_epilogues
 from sige_deploy.graph.fuse.prologue import fuse_prologues
+from sige_deploy.graph.fuse.siblings import fuse_siblings
 from sige_deploy.graph.fuse.sources import fuse_sources
 from sige_deploy.graph.fuse.state import Fusion
 
@@ -34,3 +36,4 @@ def fuse(ctx: Context) -> None:
     fuse_prologues(fusion)
     fuse_chains(fusion)
     fuse_sources(fusion)
+    fuse_siblings(fusion)

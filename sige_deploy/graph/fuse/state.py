@@ -41,9 +41,9 @@ class Fusion:
         ctx.replace_rows(old, new)
         producer = old.producer()
         assert producer is not None
-        self._drop(producer)
+        self.drop(producer)
 
-    def _drop(self, node: ir.Node) -> None:
+    def drop(self, node: ir.Node) -> None:
         """Remove a node whose outputs nothing reads, and those before it that it alone read."""
         stack = [node]
         while stack:
