@@ -190,8 +190,11 @@ def _value(name: str, operator: str, result: Any) -> Value:
         return Value(name, operator, 0.0, 0.0, 0.0, True)
     if isinstance(result, bool):
         return Value(name, operator, math.inf, math.inf, math.inf, False)
-    errors = (result.max_absdiff, result.mean_absdiff, result.max_reldiff)
-    return Value(name, operator, *(math.inf if math.isnan(e) else e for e in errors), bool(result))
+    most, mean, relative = (
+        math.inf if math.isnan(error) else error
+        for error in (result.max_absdiff, result.mean_absdiff, result.max_reldiff)
+    )
+    return Value(name, operator, most, mean, relative, bool(result))
 
 
 def _comparable(*pair: np.ndarray) -> list[np.ndarray]:

@@ -145,7 +145,3 @@ def test_compare_of_random_edits(cli: Sige, three: Path) -> None:
     assert whole["report"]["path"] == "sparse"
     assert whole["outputs"][0]["max_error"] < 1e-5
     assert whole["outputs"][0]["psnr_outside"] is None
-
-
-def test_compare_errors(cli: Sige, three: Path) -> None:
-    assert "no dense engine 'tensorflow'" in cli("compare", three, "--against", "tensorflow").sentence()
