@@ -26,7 +26,7 @@ static Arrays made_up(const std::vector<sige::Signature>& inputs, bool edited) {
     const int64_t height = axes > 1 ? input.shape[axes - 2] : 1, width = axes > 0 ? input.shape[axes - 1] : 1;
     for (size_t i = 0; i < count; ++i) {
       const auto x = static_cast<int64_t>(i) % width, y = static_cast<int64_t>(i) / width % height;
-      values[i] = std::sin(0.1f * static_cast<float>(i % 1000));
+      values[i] = std::cos(0.1f * static_cast<float>(i % 1000));
       if (edited && input.role == "spatial" && std::abs(2 * x - width) < 8 && std::abs(2 * y - height) < 8)
         values[i] += 0.5f;
     }
