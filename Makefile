@@ -8,7 +8,7 @@ KERNELS := build/native/libsige_kernels.so
 # Not the working folder, where the package lacks exporters/ and runtimes/.
 ON_GPU := PYTHONSAFEPATH=1 PYTHONPATH=build/tree:tests
 
-.PHONY: test lint demo native native-cuda check-cuda test-gpu sanitize-gpu bench-gpu tree clean
+.PHONY: test lint demo native native-cuda cpp check-cuda test-gpu sanitize-gpu bench-gpu tree clean
 
 test: .venv/ready build/tensorrt/ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
@@ -27,6 +27,15 @@ native native-cuda:
 	cmake -S plugins -B build/native -DSIGE_CUDA=$(if $(findstring cuda,$@),ON,OFF) \
 	    $(if $(CUDA_ARCHITECTURES),'-DCMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)')
 	cmake --build build/native --parallel
+
+# The C++ library, installed to build/cpp/prefix with the package's ONNX Runtime: docs/cpp.md.
+cpp: .venv/ready
+	plugins/onnxruntime/fetch_headers build/cpp
+	runtimes/cpp/fetch_headers build/cpp
+	cmake -S runtimes/cpp -B build/cpp -DSIGE_CUDA=OFF -DCMAKE_INSTALL_PREFIX=$(CURDIR)/build/cpp/prefix \
+	    -DONNXRUNTIME_ROOT=$$($(BIN)/python -c 'import onnxruntime as o; print(o.__path__[0])')
+	cmake --build build/cpp --parallel
+	cmake --install build/cpp
 
 # Whether the CUDA sources and the TensorRT plugins compile and link, for one architecture; needs nvcc and no GPU.
 check-cuda:
@@ -72,11 +81,11 @@ build/tensorrt/ready: .venv/ready
 	        tensorrt-$$name-cu13-libs==$$version tensorrt-$$name-cu13-bindings==$$version || failed=1; \
 	done; test -z "$$failed" && touch $@ || echo 'tests of the TensorRT plugins skip what they have no packages for'
 
-# The package as it is installed: exporters/, runtimes/ and the street network at their import names.
+# The package as it is installed: exporters/, runtimes/ and the demos' networks at their import names.
 tree:
 	rm -rf $(TREE)
 	mkdir -p $(TREE)
-	ln -s $(addprefix $(CURDIR)/,$(wildcard sige_deploy/*) exporters runtimes examples/street) $(TREE)/
+	ln -s $(addprefix $(CURDIR)/,$(wildcard sige_deploy/*) exporters runtimes examples/street examples/scenes) $(TREE)/
 
 clean:
 	rm -rf .venv build
