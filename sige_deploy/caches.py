@@ -23,7 +23,7 @@ FORMAT = "sige_deploy.caches"
 VERSION = 1
 HEADER_LIMIT = 64 << 20  # bytes
 _NO_DIGEST = "0" * 64
-_DTYPES = {
+DTYPES = {
     "float16": "F16", "float32": "F32", "float64": "F64", "bool": "BOOL",
     "int8": "I8", "int16": "I16", "int32": "I32", "int64": "I64",
     "uint8": "U8", "uint16": "U16", "uint32": "U32", "uint64": "U64",
@@ -89,6 +89,18 @@ def expected(manifest: Manifest) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     return dict(sorted(entries.items(), key=lambda entry: (-entry[1][1].itemsize, entry[0])))
 
 
+def ordered(manifest: Manifest) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """The entries of `expected` in the order in which they lie in memory: inputs and outputs, then the caches
+    that edits read whole, then those of which they read rows."""
+    by_rows = {f"cache.{c.name}" for c in manifest.caches if c.reads is not None}
+
+    def group(name: str) -> int:
+        return 0 if not name.startswith("cache.") else 2 if name in by_rows else 1
+
+    entries = expected(manifest)
+    return {name: entries[name] for name in sorted(entries, key=group)}
+
+
 def write(file: BinaryIO, chunk: memoryview) -> None:
     """One piece of array data into the file."""
     file.write(chunk)
@@ -107,7 +119,7 @@ def _header(manifest: Manifest) -> bytes:
     offset = 0
     for name, (shape, dtype) in expected(manifest).items():
         end = offset + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-        entries[name] = {"dtype": _DTYPES[dtype.name], "shape": list(shape), "data_offsets": [offset, end]}
+        entries[name] = {"dtype": DTYPES[dtype.name], "shape": list(shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
 
 from sige_deploy import caches, planner
 from sige_deploy.bundle import Bundle, open_bundle
-from sige_deploy.devices.base import Call, Device
+from sige_deploy.devices.base import Call, Device, Parcel
 from sige_deploy.errors import InputError, StateError
 from sige_deploy.inputs import checked, checked_mask
 from sige_deploy.rows import size
@@ -57,7 +59,7 @@ def open(
 
     path: the folder that `sige_deploy.export` wrote; all of it is checked before anything is loaded.
     device: "cpu", or "cuda:0", "cuda:1", ...
-    runtime: "onnxruntime" (also None).
+    runtime: "onnxruntime" (also None), or "tensorrt" with the engines in the bundle.
     threads: CPU threads that a run may use; None for all cores.
 
     Raises BundleError for a damaged or foreign bundle, InputError for an unknown device or runtime,
@@ -185,6 +187,23 @@ class Session:
             device = self._opened()
             device.restore(caches.load(file, self._manifest))
             self._edited = False
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[Device]:
+        """The session's device, for what keeps recorded states of its own (`sige_deploy.runs`); calls from
+        other threads wait until the block ends."""
+        with self._lock, self._opened().current():
+            yield self._opened()
+
+    def put(self, parcel: Parcel | None) -> None:
+        """Put the recorded state of a loaded parcel of `held`'s device in force; None: no state, so that the
+        next record need not keep one."""
+        with self.held() as device:
+            self._edited = False
+            if parcel is None:
+                device.forget()
+            else:
+                parcel.put()
 
     def close(self) -> None:
         """Give back the engine's and the caches' memory; the session cannot be used afterwards."""

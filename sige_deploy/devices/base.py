@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -42,6 +43,76 @@ class Call(Protocol):
     def finish(self) -> dict[str, Any]:
         """The outputs by name: new arrays, of the kind of the inputs: torch tensors on the first tensor's
         device, or numpy arrays. From now on the record is in force, or commit takes up the edit."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What edits read of a recorded state beside its inputs and outputs.
+
+    caches: whether they read any; a dense one does not. rows: by cache ("cache.<name>") the pixels of which
+    they read rows, int32 [R] ascending; all other caches, or all if it is None, are read whole.
+    """
+
+    rows: Mapping[str, np.ndarray] | None = None
+    caches: bool = True
+
+
+class Source(Protocol):
+    """A recorded state that is kept somewhere, to be put in force again. Names are those of
+    `caches.expected`."""
+
+    @property
+    def resident(self) -> bool:
+        """Whether it lies, as it was recorded, where the device works: then nothing has to move."""
+
+    def array(self, name: str) -> np.ndarray:
+        """An array, whole; not to be written to."""
+
+    def rows(self, name: str, pixels: np.ndarray) -> np.ndarray:
+        """The rows [B, R, C] of a base at pixels int [R]."""
+
+    def front(self) -> np.ndarray | None:
+        """As many bytes, uint8, from the beginning as are as `caches.ordered` and `ALIGNMENT` lay them out;
+        None where they are not in host memory."""
+
+
+class Kept(Source, Protocol):
+    """A recorded state that can be changed."""
+
+    @property
+    def nbytes(self) -> int:
+        """The room that it takes."""
+
+    def write(self, name: str, pixels: np.ndarray, values: np.ndarray) -> None:
+        """Write rows [B, R, C] of a base at pixels int [R]."""
+
+    def replace(self, name: str, value: np.ndarray) -> None:
+        """Write an array, whole."""
+
+    def raw(self, name: str, pixels: np.ndarray) -> list[np.ndarray]:
+        """Rows in the form in which they are kept, for `put_raw`."""
+
+    def put_raw(self, name: str, pixels: np.ndarray, kept: list[np.ndarray]) -> None:
+        """Put rows back that `raw` gave: then they are as they were, bit for bit."""
+
+
+class Parcel(Protocol):
+    """Brings a recorded state to the device while another one is in force. `load`, then `put`, in turn."""
+
+    def load(self, source: Source, needs: Needs) -> None:
+        """Get ready what edits need; on any thread, inside `current()`."""
+
+    def put(self) -> None:
+        """Put it in force, for edits with these needs alone; nothing else is defined afterwards."""
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """What a sparse edit computed and a commit would write. rows: [B, P, C] by cache ("cache.<name>").
+    active: int32 [P] by level id, without padding."""
+
+    rows: dict[str, np.ndarray]
+    active: dict[str, np.ndarray]
 
 
 class Device(Protocol):
@@ -86,6 +157,21 @@ class Device(Protocol):
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Take up a state that `arrays` gave, as if it had been recorded here."""
+
+    def parcel(self) -> Parcel:
+        """A new way to put kept states in force."""
+
+    def keep(self) -> Kept | None:
+        """A copy of the recorded state in the device's own memory; None where that is the host's."""
+
+    def block(self, nbytes: int) -> np.ndarray:
+        """uint8 [nbytes] of host memory, from which the device copies fast; begins at ALIGNMENT."""
+
+    def forget(self) -> None:
+        """Have no recorded state in force: the next record need not keep it while it runs."""
+
+    def fresh(self) -> Fresh:
+        """What the last edit, a sparse one, computed."""
 
     def close(self) -> None:
         """Give back all memory; nothing else is called afterwards."""

@@ -114,6 +114,9 @@ class CudaMemory:
     def free_bytes(self) -> int:
         return self.call(self.api.cudaMemGetInfo)[0]
 
+    def courier(self) -> CudaCourier:
+        return CudaCourier(self)
+
     def wait_for(self, stream: int) -> None:
         """Let this memory's later work wait for what is now queued on another stream of the device."""
         self.call(self.api.cudaEventRecord, self._event, stream)
@@ -162,6 +165,41 @@ class CudaMemory:
                 f"there is no device '{self.device}': this machine has {count} CUDA "
                 f"device{'' if count == 1 else 's'}; choose another, or open the bundle with device='cpu'."
             )
+
+
+class CudaCourier:
+    """A stream for copies from pinned memory, beside that of a memory."""
+
+    def __init__(self, memory: CudaMemory) -> None:
+        self._memory, api = memory, memory.api
+        self._stream = memory.call(api.cudaStreamCreateWithFlags, api.cudaStreamNonBlocking)
+        weakref.finalize(self, quietly, api.cudaStreamDestroy, self._stream)
+        self._sent, self._before = (
+            memory.call(api.cudaEventCreateWithFlags, api.cudaEventDisableTiming) for _ in range(2)
+        )
+        for event in (self._sent, self._before):
+            weakref.finalize(self, quietly, api.cudaEventDestroy, event)
+
+    def send(self, source: Buffer, target: Buffer) -> None:
+        memory = self._memory
+        if source.nbytes:
+            kind = memory.api.cudaMemcpyKind.cudaMemcpyHostToDevice
+            memory.call(
+                memory.api.cudaMemcpyAsync, target.pointer, source.pointer, source.nbytes, kind, self._stream
+            )
+
+    def arrive(self) -> None:
+        memory = self._memory
+        memory.call(memory.api.cudaEventRecord, self._sent, self._stream)
+        memory.call(memory.api.cudaStreamWaitEvent, memory.handle, self._sent, 0)
+
+    def follow(self) -> None:
+        memory = self._memory
+        memory.call(memory.api.cudaEventRecord, self._before, memory.handle)
+        memory.call(memory.api.cudaStreamWaitEvent, self._stream, self._before, 0)
+
+    def wait(self) -> None:
+        self._memory.call(self._memory.api.cudaStreamSynchronize, self._stream)
 
 
 class _Current:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sige_deploy.devices.base import edit_outputs
-from sige_deploy.devices.memory import ALIGNMENT, Buffer, Memory, Shape
+from sige_deploy.devices.base import Fresh, edit_outputs
+from sige_deploy.devices.memory import Buffer, Memory, Shape, offsets, views
 from sige_deploy.errors import RuntimeFailure
 from sige_deploy.kernels import Layout
 
@@ -27,14 +26,10 @@ class Room:
 
     def place(self, arrays: Mapping[str, tuple[Shape, Any]]) -> dict[str, Buffer]:
         """Views for arrays given as (shape, dtype), each at an aligned address."""
-        offsets: dict[str, int] = {}
-        total = 0
-        for name, (shape, dtype) in arrays.items():
-            offsets[name] = total
-            total += -(-math.prod(shape) * np.dtype(dtype).itemsize // ALIGNMENT) * ALIGNMENT
+        begins, total = offsets(arrays)
         if self._block is None or self._block.nbytes < total:
             self._block = self._grown(total)
-        return {name: self._block.view(*arrays[name], offset=offset) for name, offset in offsets.items()}
+        return views(self._block, arrays, begins)
 
     def _grown(self, total: int) -> Buffer:
         """A block of at least `total` bytes, twice the last one's if there is memory for it."""
@@ -93,6 +88,19 @@ class Edit:
             [fresh[output.rows].pointer for output in outputs],
             [feeds[f"active.{output.level}"] for output in outputs],
         )
+
+    def fresh(self, device: NativeDevice) -> Fresh:
+        """What the last run of this edit computed, on the host."""
+        memory, counts = device.memory, device.indexer.counts_and_status()[0]
+        active = {
+            level: memory.download(self._feeds[f"active.{level}"])[:count] for level, count in counts.items()
+        }
+        rows = {
+            f"cache.{cache.name}": memory.download(self._fresh[cache.rows])[:, : counts[cache.level or ""]]
+            for cache in device.manifest.caches
+            if cache.rows is not None
+        }
+        return Fresh(rows, active)
 
     def commit(self, device: NativeDevice) -> None:
         """Write what the last run of this edit made into the recorded state; stream-ordered."""

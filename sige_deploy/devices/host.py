@@ -11,7 +11,9 @@ import numpy as np
 
 from sige_deploy import masks, rows
 from sige_deploy.bundle import Bundle
-from sige_deploy.devices.base import edit_outputs
+from sige_deploy.devices.base import Fresh, edit_outputs
+from sige_deploy.devices.memory import HostMemory, host_array
+from sige_deploy.devices.parcels import HostParcel
 from sige_deploy.errors import RuntimeFailure
 from sige_deploy.indices import ActivePixels, EditIndices, Indexer
 from sige_deploy.inputs import as_given, as_numpy, same_bits
@@ -102,6 +104,29 @@ class HostDevice:
             part, name = key.split(".", 1)
             groups[part][name] = array
         self.base, self.pending = _Base(groups["input"], groups["output"], groups["cache"]), None
+
+    def parcel(self) -> HostParcel:
+        return HostParcel(self)
+
+    def keep(self) -> None:
+        return None
+
+    def block(self, nbytes: int) -> np.ndarray:
+        return host_array(HostMemory().empty([nbytes], np.uint8))
+
+    def forget(self) -> None:
+        self.base = self.pending = None
+
+    def fresh(self) -> Fresh:
+        pending = self.pending
+        assert pending is not None and pending.indices is not None
+        indices = pending.indices
+        rows = {
+            f"cache.{cache.name}": self._fresh_rows(cache, pending, indices)
+            for cache in self.manifest.caches
+            if cache.rows
+        }
+        return Fresh(rows, {level.id: indices.active(level.id) for level in self.manifest.levels})
 
     def close(self) -> None:
         self.runtime.close()

@@ -50,6 +50,23 @@ class Buffer:
         return f"Buffer({self.pointer:#x}, {list(self.shape)}, {self.dtype})"
 
 
+class Courier(Protocol):
+    """Copies into a memory beside its own work. All methods raise RuntimeFailure; on a GPU they are called
+    inside `current()` of the memory."""
+
+    def send(self, source: Buffer, target: Buffer) -> None:
+        """Copy from host memory that `landing` made, which stays as it is until `wait`."""
+
+    def arrive(self) -> None:
+        """Let the memory's later work wait for what was sent."""
+
+    def follow(self) -> None:
+        """Let what is sent later wait for the memory's work before."""
+
+    def wait(self) -> None:
+        """Wait for what was sent."""
+
+
 class Memory(Protocol):
     """One kind of memory with one stream of work; everything below is ordered on that stream. All methods
     raise RuntimeFailure with one sentence; on a GPU they are called inside `current()`."""
@@ -79,6 +96,12 @@ class Memory(Protocol):
 
     def fetch(self, source: Buffer, landing: Buffer) -> None:
         """Copy a buffer into one of host memory that `landing` made; it is there after `synchronize`."""
+
+    def lands(self, pointer: int) -> bool:
+        """Whether a buffer that `landing` made begins there."""
+
+    def courier(self) -> Courier:
+        """A stream beside the memory's own, for copies to come."""
 
     def fill(self, buffer: Buffer, byte: int) -> None:
         """Set every byte."""
@@ -123,6 +146,12 @@ class HostMemory:
     def fetch(self, source: Buffer, landing: Buffer) -> None:
         self.copy(source, landing)
 
+    def lands(self, pointer: int) -> bool:
+        return True
+
+    def courier(self) -> Courier:
+        return _SameThread()
+
     def fill(self, buffer: Buffer, byte: int) -> None:
         ctypes.memset(buffer.pointer, byte, buffer.nbytes)
 
@@ -133,20 +162,48 @@ class HostMemory:
         return 1 << 62  # the system's to judge
 
 
+class _SameThread:
+    """Copies on the host, done when they are asked for."""
+
+    def send(self, source: Buffer, target: Buffer) -> None:
+        ctypes.memmove(target.pointer, source.pointer, source.nbytes)
+
+    def arrive(self) -> None:
+        pass
+
+    def follow(self) -> None:
+        pass
+
+    def wait(self) -> None:
+        pass
+
+
 def host_array(buffer: Buffer) -> np.ndarray:
     """A host buffer as a numpy array of the same memory, which the array keeps alive."""
     return np.asarray(_Exposed(buffer))
 
 
-def laid_out(memory: Memory, arrays: Mapping[str, tuple[Shape, Any]]) -> dict[str, Buffer]:
-    """One allocation for all arrays, given as (shape, dtype): each gets a view at an aligned address."""
-    offsets: dict[str, int] = {}
+def offsets(arrays: Mapping[str, tuple[Shape, Any]]) -> tuple[dict[str, int], int]:
+    """(where each of these arrays, given as (shape, dtype), begins in one block, its size), in bytes."""
+    begins: dict[str, int] = {}
     total = 0
     for name, (shape, dtype) in arrays.items():
-        offsets[name] = total
+        begins[name] = total
         total += -(-math.prod(shape) * np.dtype(dtype).itemsize // ALIGNMENT) * ALIGNMENT
-    block = memory.empty([total], np.uint8)
-    return {name: block.view(*arrays[name], offset=offset) for name, offset in offsets.items()}
+    return begins, total
+
+
+def laid_out(memory: Memory, arrays: Mapping[str, tuple[Shape, Any]]) -> dict[str, Buffer]:
+    """One allocation for all arrays, given as (shape, dtype): each gets a view at an aligned address."""
+    begins, total = offsets(arrays)
+    return views(memory.empty([total], np.uint8), arrays, begins)
+
+
+def views(
+    block: Buffer, arrays: Mapping[str, tuple[Shape, Any]], begins: Mapping[str, int]
+) -> dict[str, Buffer]:
+    """The arrays of one block."""
+    return {name: block.view(*arrays[name], offset=begin) for name, begin in begins.items()}
 
 
 def out_of_memory(device: str, wanted: int | None, free: int) -> str:

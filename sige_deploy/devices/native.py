@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -18,10 +18,13 @@ import numpy as np
 from sige_deploy import caches
 from sige_deploy.buckets import Buckets
 from sige_deploy.bundle import Bundle
+from sige_deploy.devices.base import Fresh
 from sige_deploy.devices.edits import Edit, Room
 from sige_deploy.devices.exchange import Exchange
 from sige_deploy.devices.graphs import Graphs
-from sige_deploy.devices.memory import Buffer, Memory, laid_out
+from sige_deploy.devices.kept import KeptBuffers
+from sige_deploy.devices.memory import Buffer, Memory, host_array, laid_out, offsets, views
+from sige_deploy.devices.parcels import BufferParcel
 from sige_deploy.errors import StateError
 from sige_deploy.kernels import Comparison, Kernels, Layout, NativeIndexer, Offsets, RowMoves
 from sige_deploy.manifest import CacheSpec
@@ -68,7 +71,7 @@ class NativeDevice:
         self._indexer: NativeIndexer | None = None
         self._comparison: Comparison | None = None
         self._room = Room(memory)
-        self._storage: Buffers | None = None
+        self._storage: tuple[Buffer, Buffers] | None = None
         self._former: Buffers | None = None  # inputs of a dense edit that can be committed
         self._dense: Callable[[], None] | None = None
 
@@ -83,9 +86,12 @@ class NativeDevice:
     @property
     def storage(self) -> Buffers:
         """Where the recorded state is, as `caches.expected` names it."""
-        if self._storage is None:
-            self._storage = self._new_storage()
-        return self._storage
+        return self._stored()[1]
+
+    @property
+    def storage_block(self) -> Buffer:
+        """All of `storage` as one array of bytes, as `caches.ordered` lays it out."""
+        return self._stored()[0]
 
     @property
     def indexer(self) -> NativeIndexer:
@@ -134,6 +140,31 @@ class NativeDevice:
         self.memory.synchronize()
         self.recorded = True
 
+    def parcel(self) -> BufferParcel:
+        return BufferParcel(self)
+
+    def keep(self) -> KeptBuffers:
+        return KeptBuffers(self)
+
+    def block(self, nbytes: int) -> np.ndarray:
+        return host_array(self.memory.landing(Buffer(0, [nbytes], np.uint8)))
+
+    def forget(self) -> None:
+        self.recorded, self.pending = False, None
+
+    def put_in_force(self) -> None:
+        """What lies in `storage` is a recorded state now."""
+        self.recorded, self.pending = True, None
+
+    def fresh(self) -> Fresh:
+        assert isinstance(self.pending, Edit)
+        return self.pending.fresh(self)
+
+    def row_moves(self, names: Sequence[str]) -> RowMoves:
+        """Moves of rows of these bases ("cache.<name>")."""
+        specs = {f"cache.{spec.name}": spec for spec in self.manifest.caches}
+        return RowMoves(self.kernels, self.memory, [self._cache_offsets(specs[name]) for name in names])
+
     def close(self) -> None:
         self.memory.synchronize()
         for key in (*self._edits, "dense"):
@@ -166,15 +197,14 @@ class NativeDevice:
         """Run the dense pass on `inputs` and take up what it makes. The first time it is written where it
         stays; later into fresh memory, from where it is copied once all of it is there: edits know the
         storage's addresses."""
-        target = self._new_storage() if self.recorded else self.storage
+        block, target = self._new_storage() if self.recorded else self._stored()
         outputs = {key.split(".", 1)[1]: x for key, x in target.items() if not key.startswith("input.")}
         self.runtime.bind_record(inputs, outputs)()
         for name, buffer in inputs.items():
             self.memory.copy(buffer, target[f"input.{name}"])
         self.memory.synchronize()
         if self.recorded:
-            for name, buffer in target.items():
-                self.memory.copy(buffer, self.storage[name])
+            self.memory.copy(block, self.storage_block)
             self.memory.synchronize()
         self.recorded = True
 
@@ -207,8 +237,16 @@ class NativeDevice:
         self._edits.move_to_end(key)
         return key, edit
 
-    def _new_storage(self) -> Buffers:
-        return laid_out(self.memory, caches.expected(self.manifest))
+    def _stored(self) -> tuple[Buffer, Buffers]:
+        if self._storage is None:
+            self._storage = self._new_storage()
+        return self._storage
+
+    def _new_storage(self) -> tuple[Buffer, Buffers]:
+        entries = caches.ordered(self.manifest)
+        begins, total = offsets(entries)
+        block = self.memory.empty([total], np.uint8)
+        return block, views(block, entries, begins)
 
     def _make_indexer(self) -> NativeIndexer:
         manifest, bundle = self.manifest, self._bundle
@@ -221,21 +259,19 @@ class NativeDevice:
 
     def _commit_offsets(self) -> list[Offsets]:
         """Of what a commit writes rows into: spatial inputs, then caches."""
-        sizes = {level.id: (level.height, level.width) for level in self.manifest.levels}
-
-        def of_cache(spec: CacheSpec) -> Offsets:
-            height, width = sizes[spec.level or ""]
-            batch, pixels, channels = spec.shape
-            return Offsets(
-                np.arange(batch) * pixels * channels,
-                np.arange(height) * width * channels,
-                np.arange(width) * channels,
-                np.arange(channels),
-                np.dtype(spec.dtype).itemsize,
-            )
-
         inputs = [Offsets.of_input(spec) for spec in self.spatial]
-        return inputs + [of_cache(spec) for spec in self.manifest.caches if spec.rows]
+        return inputs + [self._cache_offsets(spec) for spec in self.manifest.caches if spec.rows]
+
+    def _cache_offsets(self, spec: CacheSpec) -> Offsets:
+        level = next(level for level in self.manifest.levels if level.id == spec.level)
+        batch, pixels, channels = spec.shape
+        return Offsets(
+            np.arange(batch) * pixels * channels,
+            np.arange(level.height) * level.width * channels,
+            np.arange(level.width) * channels,
+            np.arange(channels),
+            np.dtype(spec.dtype).itemsize,
+        )
 
 
 class NativeCall:
