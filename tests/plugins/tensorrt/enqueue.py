@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[3]
 SOURCE = Path(__file__).with_suffix(".cpp")
 _TYPES = {torch.float32: 0, torch.float16: 1, torch.int32: 3}
 
-Inputs = Mapping[str, torch.Tensor]
+Inputs = Mapping[str, torch.Tensor | None]
 
 
 class HostError(Exception):
@@ -54,22 +54,21 @@ def compile_host(path: Path) -> Path:
 
 def names(op: str, inputs: Inputs) -> list[str]:
     """The node's inputs in the op's order; `op` as in docs/ops.md, "Gather"."""
-    return [name for name in SIGNATURES[op].inputs if name in inputs]
+    return [name for name in SIGNATURES[op].inputs if inputs.get(name) is not None]
 
 
 def varying(op: str, inputs: Inputs) -> dict[tuple[str, int], str]:
     """Which sizes depend on the edit: (input, axis) to P (rows), Q (halo) or R (targets)."""
-    if op in ("Scatter", "Attention"):
-        return {("active", 0): "P"} | {(name, 1): "P" for name in ("rows", "q", "k", "v") if name in inputs}
     targets = "R" if "table" in inputs else "P"
-    found = {("rows", 1): "P", ("rows_2", 1): "P", ("halo", 0): "Q", ("table", 0): "R"}
-    found |= {("residual", 1): targets, ("multiplier", 1): targets}
-    return {place: symbol for place, symbol in found.items() if place[0] in inputs}
+    found = {("rows", 1): "P", ("rows_2", 1): "P", ("halo", 0): "Q", ("table", 0): "R", ("active", 0): "P"}
+    found |= {(name, 1): "P" for name in "qkv"} | {("residual", 1): targets, ("multiplier", 1): targets}
+    return {place: symbol for place, symbol in found.items() if place[0] in names(op, inputs)}
 
 
 def sizes(op: str, inputs: Inputs) -> dict[str, int]:
     """The sizes that depend on the edit, by symbol."""
-    return {symbol: inputs[name].shape[axis] for (name, axis), symbol in varying(op, inputs).items()}
+    given = {name: value for name, value in inputs.items() if value is not None}
+    return {symbol: given[name].shape[axis] for (name, axis), symbol in varying(op, inputs).items()}
 
 
 class Host:
@@ -130,17 +129,21 @@ class Node:
 
     def enqueue(self, inputs: Inputs, out: int, workspace: int, stream: int) -> None:
         """Runs on a stream; addresses of device memory. Arrays without elements have address 0."""
-        arrays = (ctypes.c_void_p * len(self.names))(*(inputs[name].data_ptr() for name in self.names))
+        arrays = (ctypes.c_void_p * len(self.names))(*(x.data_ptr() for x in self._given(inputs).values()))
         pointers = [ctypes.c_void_p(address) for address in (out, workspace, stream)]
         self.host.check(self.host.library.host_enqueue(self._node, arrays, *pointers))
+
+    def _given(self, inputs: Inputs) -> dict[str, torch.Tensor]:
+        """The inputs that the node has, in order."""
+        return {name: value for name in self.names if (value := inputs[name]) is not None}
 
     def _tensors(self, inputs: Inputs) -> ctypes.Array[_Tensor]:
         symbols = varying(self.op, inputs)
         made = []
-        for name in self.names:
-            shape = list(inputs[name].shape)
+        for name, value in self._given(inputs).items():
+            shape = list(value.shape)
             most = [self.most[symbols[name, i]] if (name, i) in symbols else -1 for i in range(len(shape))]
-            tensor = _Tensor(_TYPES[inputs[name].dtype], len(shape))
+            tensor = _Tensor(_TYPES[value.dtype], len(shape))
             tensor.sizes[: len(shape)], tensor.most[: len(shape)] = shape, most
             made.append(tensor)
         return (_Tensor * len(made))(*made)

@@ -46,24 +46,23 @@ def bounds(draw: Draw, op: str, inputs: Inputs) -> dict[str, int]:
     }
 
 
-def fewer(inputs: Inputs, rows: int, targets: int, phases: int) -> dict[str, torch.Tensor]:
+def fewer(inputs: Inputs, rows: int, targets: int, phases: int) -> dict[str, torch.Tensor | None]:
     """The same node's inputs for an edit of at most that many rows and targets."""
     targets = targets if "table" in inputs else rows
     cut = {"active": (0, rows), "rows": (1, rows), "rows_2": (1, rows), "table": (0, targets)}
     cut |= {"residual": (1, targets), "multiplier": (1, targets)} | dict.fromkeys("qkv", (1, rows))
-    result = {
-        name: value.narrow(cut[name][0], 0, min(cut[name][1], value.shape[cut[name][0]])).clone()
-        if name in cut
-        else value
-        for name, value in inputs.items()
-    }
+    result = dict(inputs)
+    for name, (axis, most) in cut.items():
+        value = inputs.get(name)
+        if value is not None:
+            result[name] = value.narrow(axis, 0, min(most, value.shape[axis])).clone()
     if "table" in result:  # of a source that has lost rows
         last = (result["rows"].shape[1] + result["halo"].shape[0]) * phases - 1
         result["table"].clamp_(max=last)
     return result
 
 
-def edits(draw: Draw, case: Case) -> Iterator[dict[str, torch.Tensor]]:
+def edits(draw: Draw, case: Case) -> Iterator[Inputs]:
     """All rows of the case, some, one, none and all again."""
     inputs, phases = case[0], case[1].get("phases", 1)
     some = draw.random.randint(2, 64), draw.random.randint(2, 64)
@@ -76,7 +75,7 @@ def edits(draw: Draw, case: Case) -> Iterator[dict[str, torch.Tensor]]:
 def renew(op: str, inputs: Inputs) -> None:
     """New values at the same addresses; those that padding has to repeat stay."""
     for name, value in inputs.items():
-        if value.is_floating_point() and op != "Scatter" and name not in ("k", "v"):
+        if value is not None and value.is_floating_point() and op != "Scatter" and name not in ("k", "v"):
             factor = 0.1 if name == "weight" else 1.0
             value.copy_(torch.randn_like(value, dtype=torch.float32) * factor)
 
@@ -88,7 +87,7 @@ def run(node: Node, inputs: Inputs, attributes: dict, exact: bool) -> float:
     given = node.shapes(inputs)
     if given != list(shape):
         raise HostError(f"the output's shape is {given}, not {list(shape)}")
-    dtype = next(value.dtype for value in inputs.values() if value.is_floating_point())
+    dtype = next(value.dtype for value in inputs.values() if value is not None and value.is_floating_point())
     count = math.prod(shape)
     memory = poisoned(count, dtype)
     out = memory[:count].view(shape)
