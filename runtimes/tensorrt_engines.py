@@ -98,14 +98,12 @@ class Engine:
 
     def new_context(self, memory: Memory) -> Any:
         """An IExecutionContext without memory for activations."""
-        trt = self.package.module
-        if self._config is not None:
-            make = lambda: self._engine.create_execution_context(runtime_config=self._config)  # noqa: E731
-        else:
-            managed = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-            make = lambda: self._engine.create_execution_context(strategy=managed)  # noqa: E731
+        managed = self.package.module.ExecutionContextAllocationStrategy.USER_MANAGED
+        how = {"strategy": managed} if self._config is None else {"runtime_config": self._config}
         with _lock:
-            return self.package.ask(f"preparing '{self.path}'", memory, make)
+            return self.package.ask(
+                f"preparing '{self.path}'", memory, lambda: self._engine.create_execution_context(**how)
+            )
 
     def _tensor(self, name: str) -> Tensor:
         engine, trt = self._engine, self.package.module
