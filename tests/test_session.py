@@ -506,3 +506,20 @@ def test_a_tensor_on_the_meta_device_is_refused(session: sige.Session, base: Arr
     torch = pytest.importorskip("torch")
     image = torch.empty(base["image"].shape, device="meta")
     refused(InputError, lambda: session.record(**{**base, "image": image}))
+
+
+def test_dense_needs_no_record_and_leaves_it(session: sige.Session, base: Arrays) -> None:
+    other = tiny.inputs(4)
+    close(session.dense(**other)["y"], tiny.dense(**other))
+    assert session.report.path == "dense"
+    with pytest.raises(StateError, match="call record or load first"):
+        session.edit(**base)
+    session.record(**base)
+    changed = tiny.edited(base, *BOX)
+    wanted = session.edit(**changed)["y"]
+    close(session.dense(**other)["y"], tiny.dense(**other))
+    with pytest.raises(StateError, match="no edit to commit"):
+        session.commit()
+    np.testing.assert_array_equal(session.edit(**changed)["y"], wanted)
+    with pytest.raises(sige.InputError, match="NaN"):
+        session.dense(**{**other, "gain": np.full(1, np.nan, np.float32)})
