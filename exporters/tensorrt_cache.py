@@ -43,7 +43,7 @@ class EngineCache:
             if files.sha256(engine) != known["sha256"]:
                 return None
             _link(engine, target)
-            os.utime(engine)
+            os.utime(said)  # the engine is the bundle's file too
             return dict(known["content"])
         except (OSError, ValueError, LookupError, TypeError):
             target.unlink(missing_ok=True)
@@ -54,18 +54,19 @@ class EngineCache:
         engine, said = self._paths(key)
         with contextlib.suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
+            with files.replacing(said) as file:
+                file.write(json.dumps({"sha256": files.sha256(source), "content": content}).encode())
             beside = files.sibling(engine)
             try:
                 _link(source, beside)
                 os.replace(beside, engine)
             finally:
                 beside.unlink(missing_ok=True)
-            with files.replacing(said) as file:
-                file.write(json.dumps({"sha256": files.sha256(source), "content": content}).encode())
             self._make_room()
 
     def _make_room(self) -> None:
-        kept = [(path.stat().st_mtime, path.stat().st_size, path) for path in self.folder.glob("*.engine")]
+        engines = self.folder.glob("*.engine")
+        kept = [(e.with_suffix(".json").stat().st_mtime, e.stat().st_size, e) for e in engines]
         total = sum(size for _, size, _ in kept)
         for _, size, path in sorted(kept)[:-1]:
             if total <= LIMIT:

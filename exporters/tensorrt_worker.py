@@ -24,6 +24,8 @@ from sige_deploy.exporters.tensorrt_targets import MODULES
 Tell = Callable[..., None]
 _SENTENCE = 300  # characters of what TensorRT says
 _NAME = 4096  # characters of a node's name
+#: Lines that give no reason: a condition that was false, and that a machine without a GPU has no driver.
+_EMPTY = r"false$|Invalid Node|.*catchCudaError.*driver version is insufficient"
 
 
 class Failed(Exception):
@@ -178,10 +180,10 @@ class Worker:
         if not parser.num_errors:
             return f"{self.title} cannot read the {graph} graph{self._said()}"
         error = parser.get_error(0)
-        return (
-            f"{self.title} cannot take the node '{error.node_name()}' ({error.node_operator()}) of the "
-            f"{graph} graph: {_sentence(error.desc())}"
-        )
+        node = f"'{error.node_name()}' ({error.node_operator()})"
+        said = [line for line in error.desc().splitlines() if not re.match(_EMPTY, line)]
+        reason = _sentence(said[0]) if said else error.code().name.lower().replace("_", " ")
+        return f"{self.title} cannot take the node {node} of the {graph} graph: {reason}"
 
     def _said(self) -> str:
         return f": {_sentence(self.log.errors[0])}" if self.log.errors else ""
@@ -197,7 +199,7 @@ class Worker:
             def log(self, severity: Any, message: str) -> None:
                 if severity <= base.WARNING:
                     print(message, file=sys.stderr)
-                if severity <= base.ERROR:
+                if severity <= base.ERROR and not re.match(_EMPTY, message):
                     self.errors.append(message)
 
         return Log()
@@ -259,5 +261,5 @@ def stored_plugins(engine: Any) -> set[str]:
 
 def _sentence(text: str) -> str:
     """What TensorRT says without the place in its source, in one line of bounded length, without a stop."""
-    text = re.sub(r",? ?[Ii]n \S+ at \S+", "", " ".join(text.split())).rstrip(". ")
+    text = re.sub(r",? ?[Ii]n \S+ at [^\s)]+", "", " ".join(text.split())).rstrip(". ")
     return text if len(text) <= _SENTENCE else text[: _SENTENCE - 3] + "..."

@@ -83,8 +83,8 @@ def test_engines_are_found_by_version_and_gpu(bundle: sige.Bundle, folder: Path)
         (("tensorrt-rtx", "1.8.0.2", "8.6"), "TensorRT for RTX 1.8.0.2 on compute capability 8.6, only for"),
         (
             ("tensorrt", "10.16.1.11", "8.6"),
-            "no engine for TensorRT 10.16.1.11 on compute capability 8.6, only for TensorRT for RTX 1.7.1.116 "
-            "on compute capabilities 8.6, 12.0; run 'sige-deploy build {} --target tensorrt'.",
+            "no engine for TensorRT 10.16.1.11 on compute capability 8.6, only for TensorRT for RTX "
+            "1.7.1.116 on compute capabilities 8.6, 12.0; run 'sige-deploy build {} --target tensorrt'.",
         ),
     ],
     ids=["gpu", "version", "flavour"],

@@ -32,6 +32,18 @@ def library() -> Path:
     return path
 
 
+def prepare_builds(patch: pytest.MonkeyPatch) -> Path:
+    """Have `sige-deploy build` find TensorRT for RTX and the plugin library; returns the package's folder.
+    Skips where they are missing."""
+    pytest.importorskip("polygraphy")
+    folder = FOLDER / BUILDER
+    if not (folder / REGISTRIES[BUILDER]).is_dir():
+        pytest.skip(f"needs the packages of TensorRT {BUILDER}: run make build/tensorrt/ready")
+    patch.setenv("SIGE_NATIVE_LIBRARY", str(library()))
+    patch.syspath_prepend(str(folder))
+    return folder
+
+
 def run(script: str, package: str, scratch: Path, **arguments: Any) -> Any:
     """What `script` of this folder returns for the arguments, in a process that has that package."""
     folder = FOLDER / package
