@@ -17,7 +17,7 @@ from ..cuda_cases import Draw
 from .enqueue import Host, HostError, Node, sizes
 from .enqueue_check import DRAWS, bounds, edits
 
-CASES = 12
+CASES = 8
 
 
 def build(host: Host, name: str, op: str, seed: int, dtype: torch.dtype) -> None:
