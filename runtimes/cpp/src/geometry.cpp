@@ -2,13 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "arrays.h"
+#include "safetensors.h"
 #include "text.h"
 
 namespace sige {
@@ -16,51 +14,6 @@ namespace sige {
 using json = nlohmann::json;
 
 constexpr int64_t MOST_TAPS = 1 << 12;  // along an axis
-
-struct Damaged {
-  std::string what;
-};
-
-// A safetensors file: eight bytes of header length, a JSON header, the tensors' bytes.
-class Tensors {
- public:
-  explicit Tensors(const std::filesystem::path& file) {
-    std::ifstream stream(file, std::ios::binary);
-    data_.assign(std::istreambuf_iterator<char>(stream), {});
-    uint64_t length = 0;
-    if (data_.size() < sizeof length) throw Damaged{"it is shorter than its header"};
-    std::memcpy(&length, data_.data(), sizeof length);
-    if (length > data_.size() - sizeof length) throw Damaged{"it is shorter than its header"};
-    start_ = sizeof length + length;
-    header_ = json::parse(data_.data() + sizeof length, data_.data() + start_);
-    if (!header_.is_object()) throw Damaged{"its header is no JSON object"};
-  }
-
-  bool has(const std::string& name) const { return header_.contains(name); }
-
-  // Values of a tensor, and its shape.
-  template <typename T>
-  std::vector<T> read(const std::string& name, DType dtype, Shape& shape) const {
-    if (!has(name)) throw Damaged{named(name)};
-    const json& entry = header_.at(name);
-    const std::optional<DType> type = dtype_saved(entry.at("dtype").get<std::string>());
-    if (type != dtype) throw Damaged{name + " has type " + (type ? name_of(*type) : entry.at("dtype").dump())};
-    shape = entry.at("shape").get<Shape>();
-    const auto begin = entry.at("data_offsets").at(0).get<uint64_t>(),
-               end = entry.at("data_offsets").at(1).get<uint64_t>();
-    const bool sized = std::all_of(shape.begin(), shape.end(), [](int64_t n) { return n >= 0; });
-    if (!sized || end > data_.size() - start_ || begin > end || end - begin != count_of(shape) * sizeof(T))
-      throw Damaged{name + " does not lie inside the file"};
-    std::vector<T> values((end - begin) / sizeof(T));
-    if (!values.empty()) std::memcpy(values.data(), data_.data() + start_ + begin, end - begin);
-    return values;
-  }
-
- private:
-  std::vector<char> data_;
-  json header_;
-  size_t start_ = 0;
-};
 
 // The kernels trust what they are given, so everything that AxisTaps promises is checked here.
 static AxisTaps axis_of(const Tensors& tensors, const std::string& prefix) {

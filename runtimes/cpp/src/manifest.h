@@ -99,6 +99,8 @@ struct Manifest {
   // SHA-256 (hex) of the file list: two bundles with the same id hold the same files.
   std::string bundle_id() const;
   size_t level_index(const std::string& id) const;
+  // Share of the dense multiply-adds that active pixels of each level touch, by pixels in a network without any.
+  double active_fraction(const std::vector<int32_t>& counts) const;
   std::vector<const InputSpec*> spatial() const;
   std::vector<const OutputSpec*> spatial_outputs() const;
   // Those that a commit writes rows into.

@@ -21,6 +21,18 @@ size_t Manifest::level_index(const std::string& id) const {
 
 const LevelSpec& Manifest::level(const std::string& id) const { return levels[level_index(id)]; }
 
+double Manifest::active_fraction(const std::vector<int32_t>& counts) const {
+  const bool counted = std::any_of(levels.begin(), levels.end(), [](const LevelSpec& l) { return l.macs > 0; });
+  double touched = 0, total = 0;
+  for (size_t i = 0; i < levels.size(); ++i) {
+    const double pixels = static_cast<double>(levels[i].height * levels[i].width);
+    const double work = counted ? static_cast<double>(levels[i].macs) : pixels;
+    touched += work * (counts[i] / pixels);
+    total += work;
+  }
+  return touched / total;
+}
+
 std::vector<const InputSpec*> Manifest::spatial() const {
   std::vector<const InputSpec*> result;
   for (const InputSpec& input : inputs)

@@ -103,23 +103,10 @@ void Session::State::check_pinned(const Call& call) const {
   }
 }
 
-// Share of the dense multiply-adds that an edit touches, by pixels in a network without any.
-static double active_fraction(const std::vector<LevelSpec>& levels, const std::vector<int32_t>& counts) {
-  const bool counted = std::any_of(levels.begin(), levels.end(), [](const LevelSpec& l) { return l.macs > 0; });
-  double touched = 0, total = 0;
-  for (size_t i = 0; i < levels.size(); ++i) {
-    const double pixels = static_cast<double>(levels[i].height * levels[i].width);
-    const double work = counted ? static_cast<double>(levels[i].macs) : pixels;
-    touched += work * (counts[i] / pixels);
-    total += work;
-  }
-  return touched / total;
-}
-
 std::pair<std::string, double> Session::State::judge(const Call& call, const std::vector<int32_t>& counts,
                                                      bool masked) const {
   if (std::any_of(counts.begin(), counts.end(), [](int32_t n) { return n > 0; })) {
-    const double fraction = active_fraction(manifest().levels, counts);
+    const double fraction = manifest().active_fraction(counts);
     const double most = device->gpu() ? manifest().gpu_dense_above : manifest().dense_above;
     return {fraction > most ? "dense" : "sparse", fraction};
   }

@@ -1,7 +1,9 @@
 // Runs a script from standard input against the C++ library, for tests/runtimes/test_cpp.py: a command a line, an
 // answer a line.
 //
-//     open FOLDER [DEVICE [RUNTIME]] set NAME DTYPE FILE SIZES...     mask FILE HEIGHT WIDTH     nomask
+//     open FOLDER [DEVICE [RUNTIME [cuda: outputs stay on the GPU]]]
+//     set NAME DTYPE FILE SIZES...   mask FILE HEIGHT WIDTH          nomask
+//     place cuda|host (where inputs and masks go that are set from then on)
 //     record FOLDER                  edit FOLDER (outputs go there as raw files)
 //     commit                         repeat COUNT (edits; answers with the growth of memory in bytes)
 //     save FILE                      load FILE                      touch FILE (its time changes)
@@ -14,6 +16,9 @@
 #include <thread>
 
 #include "sige/session.h"
+#ifdef SIGE_DRIVER_CUDA
+#include "gpu.h"
+#endif
 
 constexpr const char* KINDS[] = {"BundleError", "InputError", "StateError", "RuntimeFailure", "CacheError"};
 
@@ -35,10 +40,34 @@ struct Script {
   sige::Inputs inputs;
   std::vector<char> mask_bytes;
   std::optional<sige::Mask> mask;
+  sige::Options options;
+  sige::Place place = sige::Place::HOST;
+  std::map<std::string, std::shared_ptr<void>> moved;  // inputs and mask on the GPU
+
+  // Where the library is to read an array.
+  const void* placed(const std::string& name, const std::vector<char>& bytes) {
+#ifdef SIGE_DRIVER_CUDA
+    if (place == sige::Place::CUDA)
+      return (moved[name] = on_gpu(bytes, static_cast<cudaStream_t>(options.stream))).get();
+#endif
+    moved.erase(name);
+    return bytes.data();
+  }
+
+  std::vector<char> bytes_of(const sige::Array& array) const {
+    size_t bytes = sige::size_of(array.dtype);
+    for (int64_t size : array.shape) bytes *= static_cast<size_t>(size);
+#ifdef SIGE_DRIVER_CUDA
+    if (array.cuda) return from_gpu(array.cuda.get(), bytes, static_cast<cudaStream_t>(options.stream));
+#endif
+    return {array.data<char>(), array.data<char>() + bytes};
+  }
 
   std::string write(const sige::Outputs& outputs, const std::string& folder) const {
-    for (const auto& [name, array] : outputs)
-      std::ofstream(folder + "/" + name, std::ios::binary).write(array.data<char>(), array.bytes.size());
+    for (const auto& [name, array] : outputs) {
+      const std::vector<char> bytes = bytes_of(array);
+      std::ofstream(folder + "/" + name, std::ios::binary).write(bytes.data(), static_cast<int64_t>(bytes.size()));
+    }
     const sige::Report report = session->report();
     std::ostringstream answer;
     answer.precision(17);
@@ -63,7 +92,7 @@ struct Script {
     for (int i = 0; i < count; ++i)
       running.emplace_back([&, i] {
         same[i] = 1;
-        for (const auto& [name, array] : session->edit(inputs, mask)) same[i] &= array.bytes == expected.at(name).bytes;
+        for (const auto& [name, array] : session->edit(inputs, mask)) same[i] &= bytes_of(array) == bytes_of(expected.at(name));
       });
     for (std::thread& thread : running) thread.join();
     int total = 0;
@@ -76,9 +105,14 @@ struct Script {
     std::string command, argument;
     words >> command >> argument;
     if (command == "open") {
-      sige::Options options;
+      std::string outputs;
+      options = sige::Options();
       options.threads = 1;
-      words >> options.device >> options.runtime;  // as they are where the line names none
+      words >> options.device >> options.runtime >> outputs;  // as they are where the line names none
+      if (outputs == "cuda") options.outputs = sige::Place::CUDA;
+#ifdef SIGE_DRIVER_CUDA
+      if (options.device != "cpu") options.stream = stream_of(options.device);
+#endif
       session = std::make_unique<sige::Session>(sige::Session::open(argument, options));
     } else if (command == "set") {
       std::string dtype, file;
@@ -88,13 +122,15 @@ struct Script {
       for (int i = 0; i <= static_cast<int>(sige::DType::UINT64); ++i)
         if (dtype == sige::name_of(static_cast<sige::DType>(i))) type = static_cast<sige::DType>(i);
       bytes[argument] = contents(file);
-      inputs.insert_or_assign(argument, sige::View(type, shape, bytes[argument].data()));
+      inputs.insert_or_assign(argument, sige::View(type, shape, placed(argument, bytes[argument]), place));
     } else if (command == "unset") {
       inputs.erase(argument);
     } else if (command == "mask") {
       mask_bytes = contents(argument);
-      mask = sige::Mask{reinterpret_cast<const uint8_t*>(mask_bytes.data()), 0, 0};
+      mask = sige::Mask{static_cast<const uint8_t*>(placed("mask", mask_bytes)), 0, 0, place};
       words >> mask->height >> mask->width;
+    } else if (command == "place") {
+      place = argument == "cuda" ? sige::Place::CUDA : sige::Place::HOST;
     } else if (command == "nomask") {
       mask.reset();
     } else if (command == "record") {
@@ -110,7 +146,8 @@ struct Script {
     } else if (command == "touch") {
       std::filesystem::last_write_time(argument, std::filesystem::file_time_type());
     } else if (command == "report") {
-      return session->report().path;
+      const sige::Report report = session->report();
+      return report.path + (report.captured ? " captured " : " direct ") + std::to_string(report.graphs);
     } else if (command == "repeat") {
       return repeat(std::stoi(argument));
     } else if (command == "threads") {
