@@ -1,9 +1,9 @@
 """The networks of a diffusers pipeline as functions of plain tensors.
 
 What the UNet takes of a text does not follow from the image: the keys and values of every cross-attention,
-and SDXL's embedding of the pooled text and of the sizes. `Prompt` computes all of it once per prompt; `Denoiser`
-is the UNet (and a ControlNet beside it) on what `Prompt` gives, so that neither record nor edit computes it
-again.
+and SDXL's embedding of the pooled text and of the sizes. `Prompt` computes all of it once per prompt;
+`Denoiser` is the UNet (and a ControlNet beside it) on what `Prompt` gives, so that neither record nor edit
+computes it again.
 """
 
 from __future__ import annotations
@@ -135,12 +135,11 @@ class Denoiser(nn.Module):
             parts += added.split(self.embedding_widths, dim=-1)
         self.given.update(enumerate(parts))
         try:
-            hidden = sample.new_zeros(len(sample), 1, 1)  # nobody reads it, but it has to be there
-            # As many of each as the layers behind `_Given` expect to be asked for; these are not read either.
+            # For the layers that `_Given` stands in for: it has to be there, but nobody reads it.
+            hidden = torch.zeros(len(sample), 1, 1, dtype=sample.dtype, device=sample.device)
             kwargs: dict[str, Any] = {"return_dict": False}
             if added is not None:
-                sizes = sample.new_zeros(len(sample), 6)
-                kwargs["added_cond_kwargs"] = {"text_embeds": hidden[:, 0], "time_ids": sizes}
+                kwargs["added_cond_kwargs"] = {"text_embeds": hidden[:, 0], "time_ids": hidden[:, 0]}
             residuals: dict[str, Any] = {}
             if self.controlnet is not None:
                 latents = sample[:, : self.controlnet.config.in_channels]

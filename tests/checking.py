@@ -45,7 +45,8 @@ class Exported:
 
 def export(entry: Entry, path: Path, statistics: str) -> Exported:
     config = sige.SparseConfig(dense_above=1.0, statistics=statistics, **entry.config)
-    sige.export(entry.module(), entry.example_inputs(0), path, spatial=list(entry.spatial), config=config)
+    spatial, free = list(entry.spatial), list(entry.free)
+    sige.export(entry.module(), entry.example_inputs(0), path, spatial=spatial, config=config, free=free)
     session = sige.open(path, threads=1)
     recorded = entry.example_inputs(1)
     return Exported(entry, session, recorded, list(session.record(**recorded).values()))

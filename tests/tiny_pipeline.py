@@ -55,7 +55,7 @@ def unet(**settings: Any) -> UNet2DConditionModel:
 
 
 def controlnet(of: UNet2DConditionModel) -> ControlNetModel:
-    """A ControlNet for the UNet, whose hints are 2 x 2 pixels per latent, with weights that have an effect."""
+    """A ControlNet for the UNet, whose hints are 2 x 2 pixels per latent."""
     torch.manual_seed(1)
     network = ControlNetModel.from_unet(of, conditioning_embedding_out_channels=(4, 8)).eval()
     enliven(network)
@@ -87,9 +87,9 @@ def write(folder: Path, xl: bool = False, **settings: Any) -> Path:
     for i, suffix in enumerate(("", "_2")[: 1 + xl]):
         torch.manual_seed(3 + i)
         config = CLIPTextConfig(
-            vocab_size=2 * len(WORDS) + 2, hidden_size=10 if xl else 12, intermediate_size=16, num_hidden_layers=2,
-            num_attention_heads=2, max_position_embeddings=TOKENS, projection_dim=10, bos_token_id=0,
-            eos_token_id=1,
+            vocab_size=2 * len(WORDS) + 2, hidden_size=10 if xl else 12, intermediate_size=16,
+            num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=TOKENS, projection_dim=10,
+            bos_token_id=0, eos_token_id=1,
         )  # fmt: skip
         kind = CLIPTextModelWithProjection if suffix else CLIPTextModel
         kind(config).eval().save_pretrained(folder / f"text_encoder{suffix}")

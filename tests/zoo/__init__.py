@@ -4,8 +4,10 @@ Every module is plain torch, seeded, in eval mode, and small enough to export an
 Weights are scaled so that activations stay of order one through the network: a wrong pixel then shows.
 """
 
-from zoo import attention, borders, conditioning, generators, norms, transformers, unknown
+from zoo import attention, borders, conditioning, diffusion, generators, norms, transformers, unknown
 from zoo.registry import ZOO, Entry
 
 __all__ = ["ZOO", "Entry"]
-__all__ += ["attention", "borders", "conditioning", "generators", "norms", "transformers", "unknown"]
+__all__ += [
+    "attention", "borders", "conditioning", "diffusion", "generators", "norms", "transformers", "unknown",
+]  # fmt: skip
