@@ -23,6 +23,7 @@ FOLDERS = {
     "exporters": "sige_deploy/exporters",
     "runtimes": "sige_deploy/runtimes",
     "examples/street": "sige_deploy/street",
+    "examples/scenes": "sige_deploy/scenes",
 }
 SUFFIXES = {".py", ".typed", ".safetensors"}
 

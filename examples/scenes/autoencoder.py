@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .budget import Budget, cosine_rate
-from .data import Drawn
 
-RATE, BATCH = 1.5e-3, 48
+RATE, BATCH = 1e-3, 48
 _KL = 3e-3  # weight of the latents' divergence from a normal distribution, per latent number
 _EDGES = 0.5  # weight of the differences between neighbouring pixels
 
@@ -34,7 +33,7 @@ def picture_loss(made: Tensor, true: Tensor) -> Tensor:
 def train_autoencoder(
     vae: AutoencoderKL, pictures: Tensor, budget: Budget, batch: int, generator: torch.Generator, fast: bool
 ) -> None:
-    """Trains in place on uint8 [N, 256, 256, 3]; afterwards the latents have mean 0 and deviation 1 per channel."""
+    """Trains in place on uint8 [N, 256, 256, 3]; in the end the latents have mean 0 and deviation 1."""
 
     class Both(nn.Module):
         def __init__(self) -> None:
@@ -80,7 +79,7 @@ def train_autoencoder(
 
 @torch.no_grad()
 def encode(vae: AutoencoderKL, pictures: Tensor, batch: int = 64) -> Tensor:
-    """Latents float16 [N, 4, 64, 64] (the means, not samples) of uint8 [N, 256, 256, 3], on the autoencoder's device."""
+    """Latents float16 [N, 4, 64, 64] (means, not samples) of uint8 [N, 256, 256, 3], on the VAE's device."""
     device = next(vae.parameters()).device
     parts = []
     for part in pictures.split(batch):
@@ -100,7 +99,7 @@ def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
 
 @torch.no_grad()
 def standardize(vae: AutoencoderKL, latents: Tensor) -> None:
-    """Changes the 1x1 convolutions around the latents so that the given ones would have mean 0 and deviation 1."""
+    """Changes the 1x1 convolutions around the latents so that the given ones have mean 0 and deviation 1."""
     latents = latents.float()
     mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     into, out_of = vae.quant_conv, vae.post_quant_conv

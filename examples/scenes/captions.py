@@ -40,7 +40,8 @@ _WEATHER_WORDS = {
     "night": "night", "sunset": "sunset", "dusk": "sunset", "evening": "sunset",
 }  # fmt: skip
 _PLACE_WORDS = {
-    "lake": "lake", "sea": "sea", "field": "field", "fields": "field", "hills": "hills", "mountains": "mountains",
+    "lake": "lake", "sea": "sea", "field": "field", "fields": "field",
+    "hills": "hills", "mountains": "mountains",
 }  # fmt: skip
 _SIZES = {word: size for size, words in SIZE_WORDS.items() for word in words}
 

@@ -25,8 +25,9 @@ _drawn: Drawn  # what the drawing processes inherit
 class Drawn:
     """The scenes of seeds 0 to count - 1, in memory that all processes share.
 
-    pictures uint8 [count, 256, 256, 3]; labels uint8 [count, 64, 64] (pen.py); tokens int16 [count, CAPTIONS, LENGTH];
-    x float32 [count], the layout's horizontal number; place and weather int64 [count], indices into spec.py's lists.
+    pictures uint8 [count, 256, 256, 3]; labels uint8 [count, 64, 64] (pen.py); tokens int16
+    [count, CAPTIONS, LENGTH]; x float32 [count], the layout's horizontal number; place and weather
+    int64 [count], indices into spec.py's lists.
     """
 
     def __init__(self, count: int, tokenizer: Path) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .budget import Budget, cosine_rate
 from .networks import LATENT_SIZE, Parts, scheduler
 
-RATE, BATCH = 1e-3, 256
+RATE, BATCH = 8e-4, 256
 _DROP = 0.12  # share of captions replaced by the empty one, for classifier-free guidance
 _COUPLED = 0.5  # share of samples whose noise is arranged after their layout
 _EMA = 0.999
@@ -22,7 +22,11 @@ _STRIPS, _FIRST, _WIDE, _ROWS = 8, 12, 5, slice(24, 56)  # upright strips of a l
 
 @dataclass
 class Data:
-    """latents float16 [N, 4, 64, 64], tokens int64 [N, captions, length], x float32 [N] in [0, 1), empty int64 [length]."""
+    """What it learns from.
+
+    latents float16 [N, 4, 64, 64]; tokens int64 [N, captions, length]; x float32 [N] in [0, 1), where the
+    object stands; empty int64 [length], the tokens of no caption.
+    """
 
     latents: Tensor
     tokens: Tensor
@@ -39,11 +43,11 @@ def strips(device: torch.device) -> Tensor:
 
 
 def couple(noise: Tensor, x: Tensor, patterns: Tensor) -> Tensor:
-    """Arranges normal noise [B, 4, 64, 64] so that it is strongest in the strip where x [B], in [0, 1), falls.
+    """Arranges normal noise [B, 4, 64, 64] so that it is strongest in the strip where x [B] in [0, 1) falls.
 
-    Two of the noise's coefficients change places. As x is uniform and independent of the caption, the result is
-    still normal noise, also given the caption; but where the object stands now follows from the noise, and not from
-    the words. So a changed colour word leaves the composition of a seed alone.
+    Two of the noise's coefficients change places. As x is uniform and independent of the caption, the result
+    is still normal noise, also given the caption; but where the object stands now follows from the noise, and
+    not from the words. So a changed colour word leaves the composition of a seed alone.
     """
     coefficients = torch.einsum("bchw,kchw->bk", noise, patterns)
     wanted = (x * _STRIPS).long().clamp(max=_STRIPS - 1)[:, None]
@@ -67,8 +71,8 @@ def train_diffusion(
 ) -> Parts:
     """Trains parts.unet and parts.text in place; returns parts with their moving averages.
 
-    resumed: the networks are trained already, so start at half the learning rate. checkpoint is called with the averages
-    every checkpoint_minutes.
+    resumed: the networks are trained already, so start at half the learning rate. checkpoint is called with
+    the averages every checkpoint_minutes.
     """
     device = data.latents.device
     unet, text = parts.unet.train(), parts.text.train()

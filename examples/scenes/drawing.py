@@ -18,7 +18,7 @@ _SECOND_SIZE = {"tree": 1.0, "car": 0.72, "boat": 0.72, "balloon": 0.8}
 
 
 def draw(scene: Scene) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The picture, uint8 [SIZE, SIZE, 3], and its labels (pen.body, pen.other), uint8 [LABEL_SIZE, LABEL_SIZE]."""
+    """The picture, uint8 [SIZE, SIZE, 3], and its labels (see pen.py), uint8 [LABEL_SIZE, LABEL_SIZE]."""
     pen = Pen()
     paint_sky(pen, scene)
     paint_place(pen, scene)
@@ -39,7 +39,8 @@ def things(scene: Scene) -> list[Thing]:
         return [first]
     scale = _SECOND_SIZE[content.second] * (0.9 + 0.2 * layout.gap)
     reach = HALF_WIDTH[content.kind] * size + HALF_WIDTH[content.second] * scale + 0.01 + 0.05 * layout.gap
-    x = x + reach if layout.x < 0.5 and content.side != "right" or content.side == "left" else x - reach
+    to_the_right = content.side == "left" or (content.side == "" and layout.x < 0.5)
+    x = x + reach if to_the_right else x - reach
     x = min(0.92, max(0.08, x))
     depth = (layout.depth + 0.35) % 1.0
     return [first, _place(content, scene, content.second, content.second_colour, x, scale, depth)]

@@ -1,4 +1,4 @@
-"""What a trained pipeline can do: generated pictures against their captions, and edits of the words at equal seeds."""
+"""What a trained pipeline can do: pictures against their captions, and edits of the words at equal seeds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DEMO = ("a red house by a lake", "a blue house by a lake", "a blue house by a la
 def generate(
     pipeline: StableDiffusionPipeline, captions: Sequence[str], seeds: Sequence[int], steps: int = STEPS
 ) -> NDArray[np.uint8]:
-    """Pictures uint8 [N, 256, 256, 3] of captions; noise comes from the seeds alone, the same on every device."""
+    """Pictures uint8 [N, 256, 256, 3] of captions; the noise depends on the seeds alone, on every device."""
     parts = []
     for start in range(0, len(captions), _BATCH):
         part = slice(start, start + _BATCH)
@@ -47,8 +47,10 @@ def held_out_contents(count: int) -> list[Content]:
     return [random_scene(HELD_OUT + i).content for i in range(count)]
 
 
-def evaluate(pipeline: StableDiffusionPipeline, reader: Reader, count: int, steps: int = STEPS) -> dict[str, object]:
-    """Shares of what is right, in pictures drawn (how well the reader does) and generated, and two kinds of edits."""
+def evaluate(
+    pipeline: StableDiffusionPipeline, reader: Reader, count: int, steps: int = STEPS
+) -> dict[str, object]:
+    """Shares of what is right: in drawn pictures (how good the reader is), generated ones, and edits."""
     contents = held_out_contents(count)
     drawn = np.stack([draw(random_scene(HELD_OUT + i))[0] for i in range(count)])
     made = generate(pipeline, [plain_caption(c) for c in contents], range(count), steps)
@@ -78,7 +80,9 @@ def _edits(
     """Same seed, changed words, no mask: how far the rest stays as it was."""
     after = generate(pipeline, [plain_caption(new) for _, new in pairs], range(len(pairs)), steps)
     right, kept, outside = [], [], []
-    for (old, new), a, b, seen_a, seen_b in zip(pairs, before, after, look(reader, before), look(reader, after)):
+    for (old, new), a, b, seen_a, seen_b in zip(
+        pairs, before, after, look(reader, before), look(reader, after)
+    ):
         right.append(
             colour_of(b, seen_b, new.kind, new.weather) == new.colour
             and (not new.second or seen_b.shows(new.second))

@@ -11,6 +11,12 @@ from .spec import Scene
 MEADOW, SAND, WHEAT, ROCK = (112, 168, 74), (232, 208, 152), (224, 188, 84), (122, 124, 134)
 WATER_FAR, WATER_NEAR = (112, 174, 214), (34, 100, 162)
 SNOW: RGB = (240, 244, 250)
+_CLOUD: dict[str, RGB] = {
+    "sunny": (252, 253, 255),
+    "rain": (104, 112, 124),
+    "snow": (208, 216, 226),
+    "sunset": (236, 142, 126),
+}
 _FIXED = np.random.default_rng(7)  # places of stars and drops: one pattern, shifted from scene to scene
 _STARS = _FIXED.random((60, 3))
 _DROPS = _FIXED.random((110, 2))
@@ -51,13 +57,12 @@ def paint_sky(pen: Pen, scene: Scene) -> None:
         for radius, alpha in ((0.13, 26), (0.1, 40), (0.075, 70)):
             pen.ellipse(x, height, radius, radius, glow, alpha)
         pen.ellipse(x, height, 0.052, 0.052, mix(glow, (255, 255, 255), 0.25))
-    cloud = {"sunny": (252, 253, 255), "rain": (104, 112, 124), "snow": (208, 216, 226), "sunset": (236, 142, 126)}
     count = 5 if weather in ("rain", "snow") else 3
     for i in range(count):
         cx, cy = (sky + 0.55 + i * 0.9 / count + 0.13 * (i % 2)) % 1.2 - 0.1, 0.07 + 0.045 * ((i * 2) % 5)
         size = 0.055 + 0.012 * (i % 3)
         for dx, dy, r in ((-1.0, 0.16, 0.62), (-0.3, -0.12, 0.86), (0.5, 0.0, 0.75), (1.15, 0.2, 0.5)):
-            pen.ellipse(cx + dx * size, cy + dy * size, r * size, 0.62 * r * size, cloud[weather], 225)
+            pen.ellipse(cx + dx * size, cy + dy * size, r * size, 0.62 * r * size, _CLOUD[weather], 225)
 
 
 def paint_place(pen: Pen, scene: Scene) -> None:
@@ -132,7 +137,9 @@ def _lake(pen: Pen, scene: Scene) -> None:
 
 def _sea(pen: Pen, scene: Scene) -> None:
     h, weather = horizon(scene) + 0.01, scene.content.weather
-    pen.gradient([(0, h), (1, h), (1, 1), (0, 1)], (h, lit(WATER_NEAR, weather)), (0.68, lit(WATER_FAR, weather)))
+    pen.gradient(
+        [(0, h), (1, h), (1, 1), (0, 1)], (h, lit(WATER_NEAR, weather)), (0.68, lit(WATER_FAR, weather))
+    )
     _ripples(pen, scene, h + 0.04, 0.64)
     turn = 2 * np.pi * scene.layout.relief
     beach = [(float(x), 0.675 + 0.018 * np.sin(5 * x + turn)) for x in np.linspace(0, 1, 41)]

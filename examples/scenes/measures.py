@@ -1,4 +1,4 @@
-"""Measures of generated and edited pictures that need no large model: where things are, their colours, PSNR."""
+"""Measures of generated and edited pictures without a large model: where things are, their colours, PSNR."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Seen:
-    """What the reader finds in a picture. labels: uint8 [64, 64], see pen.py; place, weather: words of spec.py."""
+    """What the reader finds. labels: uint8 [64, 64], see pen.py; place, weather: words of spec.py."""
 
     labels: NDArray[np.uint8]
     place: str
@@ -75,7 +75,7 @@ def _dilate(mask: Mask, by: int) -> Mask:
 
 
 def paint_of(picture: Picture, seen: Seen, kind: str) -> NDArray[np.float64] | None:
-    """Median colour (RGB, 0..255) of the object's painted part away from its edge; None if it shows too little of it."""
+    """Median colour (RGB, 0..255) of the object's painted part, off its edge; None if there is too little."""
     painted = seen.labels == body(kind)
     if painted.mean() < LEAST / 3:
         return None
@@ -99,8 +99,10 @@ def colour_of(picture: Picture, seen: Seen, kind: str, weather: str) -> str | No
 
 
 def check(picture: Picture, seen: Seen, content: Content) -> dict[str, bool]:
-    """Whether a picture shows what a caption says. Keys: object, colour, place, weather, nothing_else; side, second and
-    second_colour where the caption names them. A colour counts as wrong when its object is not there.
+    """Whether a picture shows what a caption says.
+
+    Keys: object, colour, place, weather, nothing_else; side, second and second_colour where the caption names
+    them. A colour counts as wrong when its object is not there.
     """
     expected = {content.kind, content.second} - {""}
     result = {
@@ -127,7 +129,7 @@ def shares(checks: Sequence[Mapping[str, bool]]) -> dict[str, float]:
 
 
 def psnr(a: Picture, b: Picture, where: Mask | None = None) -> float:
-    """Peak signal-to-noise ratio in dB of two pictures uint8 [H, W, 3], over the pixels of a mask [H, W] (None: all).
+    """Peak signal-to-noise ratio in dB of two pictures uint8 [H, W, 3], over a mask [H, W] (None: all).
 
     Infinite where they are equal; not a number where the mask is empty.
     """
@@ -150,9 +152,10 @@ def overlap(a: Mask, b: Mask) -> float:
 class EditMeasures:
     """An edit from one picture to another.
 
-    psnr_outside: dB between the two outside the edit's mask. kept: share of the first object's area that both pictures
-    give to it (intersection over union). checks: what of the new caption the new picture shows. mask_overlap: the mask
-    against the objects that the two captions differ in, 0 to 1; None if they differ in no object.
+    psnr_outside: dB between the two outside the edit's mask. kept: share of the first object's area that both
+    pictures give to it (intersection over union). checks: what of the new caption the new picture shows.
+    mask_overlap: the mask against the objects that the captions differ in, 0 to 1; None if they differ in
+    none.
     """
 
     psnr_outside: float

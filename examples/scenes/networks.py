@@ -1,7 +1,8 @@
-"""The demo's networks, in the classes of diffusers and transformers: a pipeline folder like Stable Diffusion's."""
+"""The demo's networks, in the classes of diffusers and transformers: a folder like Stable Diffusion's."""
 
 from __future__ import annotations
 
+import copy
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,12 +90,10 @@ def scheduler() -> DDIMScheduler:
 
 
 def save_pipeline(parts: Parts, tokenizer: Path, folder: Path) -> None:
-    """Writes a diffusers pipeline folder, weights as float16 safetensors; the networks themselves stay as they are."""
-    copies = []
+    """Writes a diffusers pipeline folder, weights as float16 safetensors; the networks stay as they are."""
+    copies: list[nn.Module] = []
     for module in parts.modules():
-        copy = type(module).from_config(module.config) if hasattr(module, "from_config") else CLIPTextModel(module.config)
-        copy.load_state_dict(module.state_dict())
-        copies.append(copy.half())
+        copies.append(copy.deepcopy(module).half())
     vae, unet, text = copies
     StableDiffusionPipeline(
         vae=vae,

@@ -28,7 +28,7 @@ class Thing:
 
 
 class _Brush:
-    """A pen that knows where its thing stands: coordinates relative to (x, base), y up, in units of its size."""
+    """A pen that knows where its thing stands: coordinates from (x, base), y up, in units of its size."""
 
     def __init__(self, pen: Pen, thing: Thing) -> None:
         self.pen, self.thing = pen, thing
@@ -65,7 +65,12 @@ class _Brush:
     def shadow(self, half: float) -> None:
         self.pen.label = None
         self.pen.ellipse(
-            self.thing.x + 0.02, self.thing.base, half * self.thing.size, 0.016 * self.thing.size, (20, 30, 40), 80
+            self.thing.x + 0.02,
+            self.thing.base,
+            half * self.thing.size,
+            0.016 * self.thing.size,
+            (20, 30, 40),
+            80,
         )
 
     def window(self, x0: float, y0: float, x1: float, y1: float) -> None:
@@ -91,11 +96,15 @@ def _house(b: _Brush) -> None:
     b.polygon([(-wall, 0), (front, 0), (front, eaves), (middle, top), (-wall, eaves)], paint)
     b.rest()
     ridge_end = middle + wall - front + 0.02
-    b.polygon([(middle, top + 0.01), (ridge_end, top + 0.01), (wall + 0.02, eaves - 0.012), (front, eaves)], roof)
+    b.polygon(
+        [(middle, top + 0.01), (ridge_end, top + 0.01), (wall + 0.02, eaves - 0.012), (front, eaves)], roof
+    )
     dark = b.colour(shade(SNOW if b.thing.weather == "snow" else (112, 74, 62), 0.85))
     for side in (-1, 1):
         end, drop = middle + side * 0.104, eaves - 0.022
-        b.polygon([(middle, top + 0.012), (end, drop + 0.012), (end, drop - 0.006), (middle, top - 0.014)], dark)
+        b.polygon(
+            [(middle, top + 0.012), (end, drop + 0.012), (end, drop - 0.006), (middle, top - 0.014)], dark
+        )
     b.box(middle - 0.022, 0, middle + 0.022, 0.078, b.colour((92, 62, 44)))
     b.window(-0.15, 0.05, -0.118, 0.09)
     b.window(-0.037, 0.05, -0.005, 0.09)
@@ -180,7 +189,9 @@ def _balloon(b: _Brush) -> None:
     b.polygon([(-0.02, 0.1), (0.02, 0.1), (0.008, 0.055), (-0.008, 0.055)], light)
     rope = b.colour((90, 70, 54))
     for x in (-0.021, 0.021):
-        b.polygon([(x - 0.002, 0.055), (x + 0.002, 0.055), (0.8 * x + 0.002, 0.028), (0.8 * x - 0.002, 0.028)], rope)
+        b.polygon(
+            [(x - 0.002, 0.055), (x + 0.002, 0.055), (0.8 * x + 0.002, 0.028), (0.8 * x - 0.002, 0.028)], rope
+        )
     b.box(-0.022, 0.0, 0.022, 0.03, b.colour((150, 104, 62)))
 
 

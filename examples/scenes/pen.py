@@ -63,7 +63,9 @@ class Pen:
         ends = [(x * self.scale, y * self.scale) for x, y in (a, b)]
         self._draw.line(ends, fill=(*colour, alpha), width=max(1, round(width * self.scale)))
 
-    def gradient(self, points: Sequence[Point] | None, top: tuple[float, RGB], bottom: tuple[float, RGB]) -> None:
+    def gradient(
+        self, points: Sequence[Point] | None, top: tuple[float, RGB], bottom: tuple[float, RGB]
+    ) -> None:
         """Fills a polygon (None: everything) with colours that change from height top[0] to bottom[0]."""
         heights = (np.arange(self.scale) / self.scale - top[0]) / (bottom[0] - top[0])
         share = np.clip(heights, 0, 1)[:, None]

@@ -21,13 +21,11 @@ RATE, BATCH = 2e-3, 64
 
 
 def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, 1), nn.GroupNorm(8, outputs), nn.SiLU()
-    )
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1), nn.GroupNorm(8, outputs), nn.SiLU())
 
 
 class Reader(nn.Module):
-    """[N, 3, 256, 256] in [-1, 1] -> labels [N, LABELS, 64, 64], place [N, places], weather [N, weathers] (scores)."""
+    """[N, 3, 256, 256] in [-1, 1] -> scores: labels [N, LABELS, 64, 64], place [N, 5], weather [N, 5]."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -62,10 +60,10 @@ def train_reader(
     batch: int,
     generator: torch.Generator,
 ) -> None:
-    """Trains in place on drawn pictures and on what the autoencoder makes of them (`seen`, of the first pictures).
+    """Trains in place on drawn pictures and on the first of them as the autoencoder renders them.
 
-    pictures, seen: uint8 [N, 256, 256, 3] and [M, 256, 256, 3], M <= N; truth: labels uint8 [N, 64, 64], place and
-    weather int64 [N]. Noise is added, so that the reader also knows objects that are not quite cleanly drawn.
+    pictures, seen: uint8 [N, 256, 256, 3] and [M, 256, 256, 3], M <= N; truth: labels uint8 [N, 64, 64],
+    place and weather int64 [N]. Noise is added, so that the reader also knows objects not cleanly drawn.
     """
     device = pictures.device
     labels, place, weather = truth

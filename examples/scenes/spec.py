@@ -1,4 +1,4 @@
-"""What a scene is: words (content) and numbers that no word names (layout). Every picture is a function of both."""
+"""What a scene is: words (content) and numbers that no word names (layout)."""
 
 from __future__ import annotations
 

@@ -50,7 +50,12 @@ def write_tokenizer(folder: Path) -> None:
     pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
     vocab = {piece: i for i, piece in enumerate([*pieces, START, END])}
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
-    config = {**special, "tokenizer_class": "CLIPTokenizer", "model_max_length": LENGTH, "do_lower_case": True}
+    config = {
+        **special,
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": LENGTH,
+        "do_lower_case": True,
+    }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocab, indent=0) + "\n")
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")

@@ -1,9 +1,10 @@
-"""Train the scenes model: `python examples/scenes/train.py --out build/scenes` (about nine minutes on an H200).
+"""Train the scenes model: `python examples/scenes/train.py --out build/scenes` (nine minutes on an H200).
 
-Scenes are drawn by all CPU cores while the GPU trains the autoencoder; then the reader (for the measures), then the
-text encoder and the UNet together. Writes into --out: pipeline/ (a diffusers folder, float16), reader.safetensors,
-metrics.json, samples.png, coded.png (drawn pictures above what the autoencoder makes of them) and log.txt.
---resume takes such a folder, keeps its autoencoder and reader, and trains the text encoder and the UNet further.
+Scenes are drawn by all CPU cores while the GPU trains the autoencoder; then the reader (for the measures),
+then the text encoder and the UNet together. Writes into --out: model/ (a diffusers pipeline folder, float16),
+reader.safetensors, metrics.json, samples.png and coded.png (drawn pictures above what the autoencoder makes
+of them). --resume takes such a folder, keeps its autoencoder and reader, and trains the text encoder and the
+UNet further. Budgets in minutes fit the machine; --steps makes two runs equal.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ if not __package__:  # run as a script: let the relative imports find their pack
     sys.path.append(str(Path(__file__).resolve().parents[2]))
     __package__ = "examples.scenes"
 
-from . import autoencoder, diffusion, reader as reading
+from . import autoencoder, diffusion
+from . import reader as reading
 from .budget import Budget
 from .data import Drawn
 from .evaluation import evaluate, sample_sheet, save_grid
@@ -33,21 +35,6 @@ from .networks import Parts, load_parts, load_pipeline, new_parts, save_pipeline
 from .tokens import write_tokenizer
 
 _PICTURES = 12288  # scenes that the autoencoder and the reader learn from
-
-
-class Log:
-    """Standard output that also goes into a file."""
-
-    def __init__(self, path: Path) -> None:
-        self._file, self._terminal = path.open("a", encoding="utf-8"), sys.stdout
-
-    def write(self, text: str) -> int:
-        self._terminal.write(text)
-        return self._file.write(text)
-
-    def flush(self) -> None:
-        self._terminal.flush()
-        self._file.flush()
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
@@ -59,16 +46,16 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=5.0, help="for the text encoder and the UNet")
     parser.add_argument("--autoencoder-minutes", type=float, default=1.5)
     parser.add_argument("--reader-minutes", type=float, default=0.3)
-    parser.add_argument("--deadline", type=float, default=math.inf, help="minutes after which no training goes on")
+    parser.add_argument("--deadline", type=float, default=math.inf, help="minutes until training ends")
     parser.add_argument("--steps", type=int, default=10**9, help="most steps of each stage, for equal runs")
     parser.add_argument("--scenes", type=int, default=100_000)
     parser.add_argument("--batch", type=int, default=diffusion.BATCH)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=max(1, (os.cpu_count() or 2) - 2), help="that draw")
-    parser.add_argument("--smoke", action="store_true", help="tiny networks, a few steps, on the CPU: is it whole?")
+    parser.add_argument("--smoke", action="store_true", help="tiny networks and two steps, on the CPU")
     chosen = parser.parse_args(words)
     if chosen.smoke:
-        chosen.scenes, chosen.steps, chosen.batch, chosen.processes = 64, 2, 4, 2
+        chosen.scenes, chosen.steps, chosen.batch, chosen.processes = 16, 2, 2, 2
     return chosen
 
 
@@ -77,7 +64,7 @@ def train(options: argparse.Namespace) -> dict[str, object]:
     began = time.monotonic()
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
-    tokenizer = options.resume / "pipeline" / "tokenizer" if options.resume else out / "tokenizer"
+    tokenizer = options.resume / "model" / "tokenizer" if options.resume else out / "tokenizer"
     if not options.resume:
         write_tokenizer(tokenizer)
     drawn = Drawn(options.scenes, tokenizer)
@@ -86,10 +73,11 @@ def train(options: argparse.Namespace) -> dict[str, object]:
     fast = torch.cuda.is_available() and not options.smoke
     device = torch.device("cuda" if fast else "cpu")
     torch.backends.cudnn.benchmark = True
+    torch._dynamo.config.suppress_errors = True  # where compiling fails, the run goes on without
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.manual_seed(options.seed)
     generator = torch.Generator(device).manual_seed(options.seed)
-    parts = load_parts(options.resume / "pipeline") if options.resume else new_parts(drawn.words, options.smoke)
+    parts = load_parts(options.resume / "model") if options.resume else new_parts(drawn.words, options.smoke)
     for module in parts.modules():
         module.to(device, memory_format=torch.channels_last)
     reader = (
@@ -100,6 +88,7 @@ def train(options: argparse.Namespace) -> dict[str, object]:
 
     if not options.resume:
         _first_stages(parts, reader, drawn, options, generator, fast)
+    reading.save_reader(reader, out / "reader.safetensors")
     data = _encode_all(parts, drawn, device)
     print(f"latents of {drawn.count} scenes after {time.monotonic() - began:.0f} s", flush=True)
 
@@ -118,13 +107,12 @@ def train(options: argparse.Namespace) -> dict[str, object]:
         checkpoint_minutes=2.0,
     )
     _save(average, tokenizer, out)
-    reading.save_reader(reader, out / "reader.safetensors")
     if not options.resume:
         shutil.rmtree(tokenizer)
     print(f"trained after {time.monotonic() - began:.0f} s", flush=True)
 
-    pipeline = load_pipeline(out / "pipeline", torch.float16 if fast else torch.float32).to(device)
-    count, columns, steps = (4, 1, 2) if options.smoke else (192, 6, 25)
+    pipeline = load_pipeline(out / "model", torch.float16 if fast else torch.float32).to(device)
+    count, columns, steps = (4, 1, 1) if options.smoke else (192, 6, 25)
     sample_sheet(pipeline, out / "samples.png", columns, steps)
     metrics = {
         **evaluate(pipeline, reader, count, steps),
@@ -193,7 +181,7 @@ def _encode_all(parts: Parts, drawn: Drawn, device: torch.device) -> diffusion.D
 
 def _save(parts: Parts, tokenizer: Path, out: Path) -> None:
     """Written beside and renamed, so that a run that is cut short leaves the checkpoint before."""
-    fresh, old = out / "pipeline.new", out / "pipeline"
+    fresh, old = out / "model.new", out / "model"
     shutil.rmtree(fresh, ignore_errors=True)
     save_pipeline(parts, tokenizer, fresh)
     shutil.rmtree(old, ignore_errors=True)
@@ -210,10 +198,7 @@ def _coded(parts: Parts, drawn: Drawn, path: Path, device: torch.device) -> floa
 
 
 def main() -> None:
-    options = arguments()
-    options.out.mkdir(parents=True, exist_ok=True)
-    sys.stdout = Log(options.out / "log.txt")  # type: ignore[assignment]
-    train(options)
+    train(arguments())
 
 
 if __name__ == "__main__":
