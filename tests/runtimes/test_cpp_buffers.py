@@ -15,7 +15,8 @@ import sige_deploy as sige
 pytestmark = pytest.mark.xdist_group("cpp")  # the builds are made once
 BOX, WIDE = (slice(3, 6), slice(4, 9)), (slice(0, 16), slice(0, 23))
 CUDA = any(Path(folder, "cuda_runtime_api.h").is_file() for folder in ("/usr/local/cuda/include", "/usr/include"))
-DEVICES = ["cpu", pytest.param("cuda:0", marks=pytest.mark.skipif(not CUDA, reason="needs CUDA's headers"))]
+needs_cuda = pytest.mark.skipif(not CUDA, reason="needs CUDA's headers")
+DEVICES = ["cpu", pytest.param("cuda:0", marks=needs_cuda)]
 
 
 def built(needs: list[str], prefix: Path, folder: Path) -> Path:
@@ -30,16 +31,17 @@ def buffers(needs: list[str], prefix: Path, tmp_path_factory: pytest.TempPathFac
 
 
 def random_edits(given: Arrays, masked: str, rng: np.random.Generator) -> list[tuple[Arrays, np.ndarray | None]]:
-    """Boxes of all sizes, masks of scattered pixels, nothing at all, everything."""
+    """One after the other: boxes of all sizes, nothing at all, everything, a mask of scattered pixels."""
     edits: list[tuple[Arrays, np.ndarray | None]] = []
     for size in (3, 1, 5, 3, 0, 99, 4, 3):
         edited = {name: array.copy() for name, array in given.items()}
-        for array in edited.values():
+        for array in edited.values() if size else ():
             if array.ndim == 4:
                 y, x = (rng.integers(max(n - size, 1)) for n in array.shape[-2:])
                 array[..., y : y + size, x : x + size] += 1
         mask = rng.random(given[masked].shape[-2:]) < 0.03 if size == 4 else None
         edits.append((edited, mask))
+        given = edited
     return edits
 
 
@@ -103,3 +105,94 @@ def test_all_paths_of_the_tiny_network(
     one, other = both(script, driver, buffers, device, tiny_path, base, edits)
     assert one == other
     assert {answer.split()[1] for answer in one} >= {"record", "sparse", "dense", "reuse"}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("network", ["two_inputs", "bilinear_pools", "grid_attention", "island_flip", "pixel_shuffle"])
+def test_random_edits_of_networks(
+    driver: Path, buffers: Path, script: Script, device: str, network: str
+) -> None:
+    """Masks resampled between inputs of different sizes, weights, attention, dense islands, phases."""
+    pytest.importorskip("torch")
+    from zoo.registry import ZOO
+
+    entry, path, rng = ZOO[network], script.folder / "bundle", np.random.default_rng(1)
+    config = sige.SparseConfig(dense_above=0.8, **entry.config)
+    sige.export(entry.module(), entry.example_inputs(), path, spatial=list(entry.spatial), config=config)
+    given = {name: tensor.numpy() for name, tensor in entry.example_inputs().items()}
+    edits = random_edits(given, entry.spatial[0], rng)
+    one, other = both(script, driver, buffers, device, path, given, edits)
+    assert one == other
+    assert {answer.split()[1] for answer in one} >= {"record", "sparse", "dense", "reuse"}
+
+
+@needs_cuda
+def test_captured_graphs_of_few_buckets_are_kept(
+    driver: Path, buffers: Path, tiny_path: Path, script: Script
+) -> None:
+    """The second edit of a size is captured, later ones are launched, and the least recently used go."""
+    base = tiny.inputs()
+    small, wide = tiny.edited(base, *BOX), tiny.edited(base, slice(0, 9), slice(0, 9))
+    script.add(f"open {tiny_path} cuda:0").set(**base).call("record")
+    for inputs in (small, small, small, wide, wide, small):
+        script.set(**inputs).call("edit").add("report")
+    plenty = [answer for answer in script.run(buffers) if "|" not in answer]
+    # The look at the inputs is captured at the second edit, the edit of a size at its second.
+    assert [answer.split()[2:] for answer in plenty] == [
+        ["direct", "0"], ["captured", "2"], ["captured", "2"], ["direct", "2"], ["captured", "3"], ["captured", "3"]
+    ]  # fmt: skip
+    results = script.outputs(sige.open_bundle(tiny_path).manifest.outputs)
+    for i in (2, 3, 6):
+        same(results[1], results[i])
+    same(results[4], results[5])
+    scarce = [answer for answer in script.run(buffers, BUDGET="1") if "|" not in answer]
+    assert {answer.split()[3] for answer in scarce} <= {"0", "1"}
+    assert scarce[-1].split()[2] == "captured"
+
+
+@needs_cuda
+def test_inputs_and_outputs_on_the_device(driver: Path, buffers: Path, tiny_path: Path, script: Script) -> None:
+    base = tiny.inputs()
+    small = tiny.edited(base, *BOX)
+    mask = np.zeros((tiny.H, tiny.W), bool)
+    mask[3:5, 4:9] = True
+    for place, outputs in (("host", ""), ("cuda", ""), ("cuda", "cuda")):
+        script.add(f"open {tiny_path} cuda:0 onnxruntime {outputs}", f"place {place}", "nomask")
+        script.set(**base).call("record").set(**small).call("edit").mask(mask).call("edit").add("threads 3")
+    answers = script.run(buffers)
+    third = len(answers) // 3
+    assert answers[:third] == answers[third : 2 * third] == answers[2 * third :]
+    assert answers[third - 1] == "ok 3"
+    results = script.outputs(sige.open_bundle(tiny_path).manifest.outputs)
+    for i in range(3):
+        same(results[i], results[i + 3])
+        same(results[i], results[i + 6])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_mistakes_leave_the_session_as_it_was(
+    driver: Path, buffers: Path, tiny_path: Path, script: Script, device: str
+) -> None:
+    base = tiny.inputs()
+    edited = tiny.edited(base, *BOX)
+    broken = {**base, "image": np.full_like(base["image"], np.nan)}
+
+    def calls(name: str, target: str) -> Script:
+        one = Script(script.folder / name)
+        one.folder.mkdir()
+        one.add(f"open {tiny_path} {target}").set(**broken).add("record /nowhere").set(**base)
+        one.add("edit /nowhere", "commit", "report").call("record").add("commit").set(**edited).call("edit")
+        one.set(**broken).add("edit /nowhere", "record /nowhere").set(gain=base["gain"] + 1, image=edited["image"])
+        one.add("edit /nowhere").set(image=base["image"][:1]).add("edit /nowhere").set(**edited).add("commit")
+        return one.call("edit")
+
+    def made(one: Script) -> list[Arrays]:
+        one.lines = [line for line in one.lines if "/nowhere" not in line]
+        return one.outputs(sige.open_bundle(tiny_path).manifest.outputs)
+
+    ours, theirs = calls("one", "cpu"), calls("other", device)
+    wanted, got = ours.run(driver), theirs.run(buffers)
+    assert [answer.replace("onnxruntime cuda:0", "onnxruntime cpu") for answer in got] == wanted
+    assert [answer.split()[0] for answer in got].count("InputError") == 5
+    for one, other in zip(made(ours), made(theirs), strict=True):
+        close(one, other)
