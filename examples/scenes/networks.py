@@ -9,11 +9,14 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from .tokens import LENGTH, Words
 
+FOLDER = Path(__file__).parent
+MODEL, READER = FOLDER / "model", FOLDER / "reader.safetensors"  # as train.py left them
 WIDTH = 256  # of the text's embeddings
 LATENT_SIZE = 64
 
@@ -105,6 +108,12 @@ def save_pipeline(parts: Parts, tokenizer: Path, folder: Path) -> None:
         feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(folder)
+    weights = (
+        folder / "text_encoder" / "model.safetensors"
+    )  # with the names of CLIP's own, which all versions read
+    prefix = "text_model."
+    named = {prefix + name.removeprefix(prefix): value for name, value in load_file(weights).items()}
+    save_file(named, weights, metadata={"format": "pt"})
     for name in ("vocab.json", "merges.txt"):  # older transformers read these instead of tokenizer.json
         if (tokenizer / name).resolve() != (folder / "tokenizer" / name).resolve():
             shutil.copyfile(tokenizer / name, folder / "tokenizer" / name)
@@ -119,8 +128,8 @@ def load_parts(folder: Path) -> Parts:
     )
 
 
-def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> StableDiffusionPipeline:
-    """The whole pipeline: `load_pipeline(folder)("a red house by a lake").images[0]`."""
+def load_pipeline(folder: Path = MODEL, dtype: torch.dtype = torch.float32) -> StableDiffusionPipeline:
+    """The whole pipeline: `load_pipeline()("a red house by a lake", num_inference_steps=25).images[0]`."""
     pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=dtype)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -31,7 +31,7 @@ from .budget import Budget
 from .data import Drawn
 from .evaluation import evaluate, sample_sheet, save_grid
 from .measures import psnr
-from .networks import Parts, load_parts, load_pipeline, new_parts, save_pipeline
+from .networks import MODEL, READER, Parts, load_parts, load_pipeline, new_parts, save_pipeline
 from .tokens import write_tokenizer
 
 _PICTURES = 12288  # scenes that the autoencoder and the reader learn from
@@ -64,7 +64,7 @@ def train(options: argparse.Namespace) -> dict[str, object]:
     began = time.monotonic()
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
-    tokenizer = options.resume / "model" / "tokenizer" if options.resume else out / "tokenizer"
+    tokenizer = options.resume / MODEL.name / "tokenizer" if options.resume else out / "tokenizer"
     if not options.resume:
         write_tokenizer(tokenizer)
     drawn = Drawn(options.scenes, tokenizer)
@@ -77,18 +77,20 @@ def train(options: argparse.Namespace) -> dict[str, object]:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.manual_seed(options.seed)
     generator = torch.Generator(device).manual_seed(options.seed)
-    parts = load_parts(options.resume / "model") if options.resume else new_parts(drawn.words, options.smoke)
+    parts = (
+        load_parts(options.resume / MODEL.name) if options.resume else new_parts(drawn.words, options.smoke)
+    )
     for module in parts.modules():
         module.to(device, memory_format=torch.channels_last)
     reader = (
-        reading.load_reader(options.resume / "reader.safetensors")
+        reading.load_reader(options.resume / READER.name)
         if options.resume
         else reading.Reader(8 if options.smoke else 32)
     ).to(device, memory_format=torch.channels_last)
 
     if not options.resume:
         _first_stages(parts, reader, drawn, options, generator, fast)
-    reading.save_reader(reader, out / "reader.safetensors")
+    reading.save_reader(reader, out / READER.name)
     data = _encode_all(parts, drawn, device)
     print(f"latents of {drawn.count} scenes after {time.monotonic() - began:.0f} s", flush=True)
 
@@ -111,7 +113,7 @@ def train(options: argparse.Namespace) -> dict[str, object]:
         shutil.rmtree(tokenizer)
     print(f"trained after {time.monotonic() - began:.0f} s", flush=True)
 
-    pipeline = load_pipeline(out / "model", torch.float16 if fast else torch.float32).to(device)
+    pipeline = load_pipeline(out / MODEL.name, torch.float16 if fast else torch.float32).to(device)
     count, columns, steps = (4, 1, 1) if options.smoke else (192, 6, 25)
     sample_sheet(pipeline, out / "samples.png", columns, steps)
     metrics = {
@@ -181,7 +183,7 @@ def _encode_all(parts: Parts, drawn: Drawn, device: torch.device) -> diffusion.D
 
 def _save(parts: Parts, tokenizer: Path, out: Path) -> None:
     """Written beside and renamed, so that a run that is cut short leaves the checkpoint before."""
-    fresh, old = out / "model.new", out / "model"
+    fresh, old = out / "model.new", out / MODEL.name
     shutil.rmtree(fresh, ignore_errors=True)
     save_pipeline(parts, tokenizer, fresh)
     shutil.rmtree(old, ignore_errors=True)

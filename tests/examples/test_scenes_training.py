@@ -17,7 +17,7 @@ from sige_deploy.scenes import autoencoder, diffusion, train
 from sige_deploy.scenes.budget import Budget, cosine_rate
 from sige_deploy.scenes.captions import random_caption
 from sige_deploy.scenes.evaluation import generate
-from sige_deploy.scenes.networks import load_parts, load_pipeline, new_parts, scheduler
+from sige_deploy.scenes.networks import load_parts, load_pipeline, new_parts, save_pipeline, scheduler
 from sige_deploy.scenes.spec import random_scene
 from sige_deploy.scenes.tokens import LENGTH, Words, vocabulary, write_tokenizer
 
@@ -140,6 +140,16 @@ def test_a_whole_training_leaves_a_pipeline_of_diffusers(trained: Path) -> None:
     first = generate(pipeline, captions, [3, 3], steps=2)
     assert first.shape == (2, 256, 256, 3)
     np.testing.assert_array_equal(first, generate(pipeline, captions, [3, 3], steps=2))
+
+
+def test_saved_networks_are_read_back(tokenizer: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    parts = new_parts(Words(tokenizer), tiny=True)
+    save_pipeline(parts, tokenizer, tmp_path)
+    for saved, read in zip(parts.modules(), load_parts(tmp_path).modules()):
+        values = dict(read.named_parameters())
+        for name, value in saved.named_parameters():
+            assert torch.equal(values[name], value.half().float()), name
 
 
 def test_training_goes_on_from_a_folder(trained: Path, tmp_path: Path) -> None:
