@@ -1,6 +1,7 @@
 # Finds the library of ONNX Runtime: in ONNXRUNTIME_ROOT (a variable of CMake or of the environment), which is a release
 # or the folder of Python's package onnxruntime, or on the system. Sets OnnxRuntime_FOUND, ONNXRUNTIME_LIBRARY,
-# ONNXRUNTIME_FILE (the same without links), ONNXRUNTIME_SONAME, and ONNXRUNTIME_LICENSES (the files that came with it).
+# ONNXRUNTIME_FILE (the same without links), ONNXRUNTIME_SONAME, and what came with it: ONNXRUNTIME_LICENSES, and
+# ONNXRUNTIME_CUDA, the libraries that it looks for beside itself to run on GPUs.
 file(GLOB packaged "${ONNXRUNTIME_ROOT}/capi/libonnxruntime.so.*" "$ENV{ONNXRUNTIME_ROOT}/capi/libonnxruntime.so.*")
 if(packaged)
   list(GET packaged 0 packaged)
@@ -15,6 +16,7 @@ if(ONNXRUNTIME_LIBRARY)
   string(REGEX MATCH "SONAME[^\n]*\\[([^]\n]*)\\]" entry "${entries}")
   set(ONNXRUNTIME_SONAME ${CMAKE_MATCH_1})
   get_filename_component(folder ${ONNXRUNTIME_FILE} DIRECTORY)
+  file(GLOB ONNXRUNTIME_CUDA ${folder}/libonnxruntime_providers_shared.so ${folder}/libonnxruntime_providers_cuda.so)
   file(GLOB ONNXRUNTIME_LICENSES ${folder}/../LICENSE* ${folder}/../ThirdPartyNotices*)
 endif()
 include(FindPackageHandleStandardArgs)
