@@ -160,7 +160,7 @@ class _Exporter:
 
         self.report("load the networks", 0)
         names = [n for n in ("unet", "text_encoder", "text_encoder_2") if n in self.folder.parts]
-        networks = {name: self.folder.load(name, self.dtype) for name in names}
+        networks: dict[str, Any] = {name: self.folder.load(name, self.dtype) for name in names}
         for given, scale in loras.items():
             file = Path(given)
             fuse_lora(file, scale, networks)

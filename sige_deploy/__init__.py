@@ -21,19 +21,25 @@ if TYPE_CHECKING:
         SigeError,
         StateError,
     )
+    from sige_deploy.exporters.diffusers import export_diffusers
     from sige_deploy.exporters.export import export
+    from sige_deploy.pipeline_folder import Pipeline, read_pipeline
     from sige_deploy.session import Report, Session, open
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "export", "open", "open_bundle", "Bundle", "Session", "SparseConfig", "Report", "masks",
+    "export", "export_diffusers", "open", "open_bundle", "read_pipeline", "Bundle", "Pipeline", "Session",
+    "SparseConfig", "Report", "masks",
     "SigeError", "BundleError", "InputError", "StateError", "ExportError", "RuntimeFailure", "CacheError",
     "__version__",
 ]  # fmt: skip
 
 _HOME = {
     "export": "sige_deploy.exporters.export",
+    "export_diffusers": "sige_deploy.exporters.diffusers",
+    "read_pipeline": "sige_deploy.pipeline_folder",
+    "Pipeline": "sige_deploy.pipeline_folder",
     "open": "sige_deploy.session",
     "Session": "sige_deploy.session",
     "Report": "sige_deploy.session",

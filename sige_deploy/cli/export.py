@@ -12,6 +12,7 @@ import typer
 
 from sige_deploy.cli.arguments import named
 from sige_deploy.cli.console import amount, launched, note, progress, say, size
+from sige_deploy.cli.export_pipeline import export_pipeline
 from sige_deploy.errors import ExportError, InputError
 
 if TYPE_CHECKING:
@@ -26,10 +27,47 @@ def export(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="An .onnx file, or gaugan, ddpm-church256, street.", show_default=False
+            metavar="MODEL",
+            help="An .onnx file, or gaugan, ddpm-church256, street; left out with --diffusers.",
+            show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the new bundle.", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Argument(metavar="OUT", help="Folder of the new bundle, or pipeline.", show_default=False),
+    ] = None,
+    diffusers: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="A diffusers pipeline (Stable Diffusion 1.x, 2.x, XL): its UNet, VAE and text encoders.",
+            show_default=False,
+        ),
+    ] = None,
+    height: Annotated[
+        int | None,
+        typer.Option(help="Of a pipeline's images, in pixels; by default, its own.", show_default=False),
+    ] = None,
+    width: Annotated[
+        int | None,
+        typer.Option(help="Of a pipeline's images, in pixels; by default, its own.", show_default=False),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(help="Of a pipeline's UNet; by default 2, the halves of guidance.", show_default=False),
+    ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE[=SCALE]",
+            help="A LoRA fused into a pipeline's weights (.safetensors). Once per LoRA.",
+            show_default=False,
+        ),
+    ] = None,
+    controlnet: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A ControlNet exported into a pipeline's UNet.", show_default=False),
+    ] = None,
     spatial: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Input that edits change, [B, C, H, W]. Once per such input."),
@@ -106,7 +144,7 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Export a network into a bundle: a folder that records images and edits them."""
+    """Export a network into a bundle, a folder that records images and edits them; or a whole pipeline."""
     settings = _settings(
         config,
         eps=eps,
@@ -118,6 +156,22 @@ def export(
         precision=precision,
         dense_above=dense_above,
     )
+    if diffusers is not None:
+        given = {"--spatial": spatial, "--input": inputs, "--checkpoint": checkpoint}
+        for option in (name for name, value in given.items() if value is not None):
+            raise typer.BadParameter("a pipeline's own is taken; leave it out", param_hint=option)
+        if out is not None:
+            raise typer.BadParameter(f"with --diffusers the only argument is OUT; leave out '{model}'")
+        loras = lora or []
+        export_pipeline(
+            diffusers, Path(model), settings, height, width, 2 if batch is None else batch, loras, controlnet
+        )
+        return
+    if out is None:
+        raise typer.BadParameter("say where to, e.g. net.sige", param_hint="OUT")
+    options = {"--height": height, "--width": width, "--batch": batch, "--lora": lora}
+    for option in (n for n, v in {**options, "--controlnet": controlnet}.items() if v is not None):
+        raise typer.BadParameter("only for a pipeline; give it with --diffusers", param_hint=option)
     shapes = {name: _shape(name, text) for name, text in named(inputs or []).items()}
     if model in NETWORKS:
         _refuse_shapes(model, shapes)
@@ -135,9 +189,7 @@ def export(
             network(model, checkpoint) if model in NETWORKS else (model, _onnx_inputs(model, shapes))
         )
         names = spatial or [NETWORKS[model]]
-        bundle = export_bundle(
-            source, examples, out, names, settings, name=Path(model).stem, progress=report
-        )
+        bundle = export_bundle(source, examples, out, names, settings, name=Path(model).stem, progress=report)
     manifest = bundle.manifest
     if model in ("gaugan", "ddpm-church256") and checkpoint is None:
         note("The weights are random: such a bundle measures speed. Give --checkpoint for pictures.")
