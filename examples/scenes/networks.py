@@ -96,7 +96,7 @@ def save_pipeline(parts: Parts, tokenizer: Path, folder: Path) -> None:
     """Writes a diffusers pipeline folder, weights as float16 safetensors; the networks stay as they are."""
     copies: list[nn.Module] = []
     for module in parts.modules():
-        copies.append(copy.deepcopy(module).half())
+        copies.append(copy.deepcopy(module).half().to(memory_format=torch.contiguous_format))
     vae, unet, text = copies
     StableDiffusionPipeline(
         vae=vae,
