@@ -149,7 +149,7 @@ def _write_graphs(
         ours: dict[str, str] = {}
         if name == "edit":
             for_tensorrt(model)
-            ours = {node.name or "": node.op_type for node in model.graph if node.domain == DOMAIN}
+            ours = {str(node.name): node.op_type for node in model.graph if node.domain == DOMAIN}
             for value in model.graph.inputs:
                 assert value.shape is not None
                 dims[value.name or ""] = [d if isinstance(d, int) else str(d.value) for d in value.shape]

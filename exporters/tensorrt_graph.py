@@ -18,15 +18,20 @@ def for_tensorrt(edit: ir.Model) -> ir.Model:
     string attribute `inputs` gives their names in order, with spaces between. `plugin_namespace` and
     `plugin_version` are what the parser finds the plugin by, and every attribute of the op is written out, as
     the parser warns of one that it misses. The function bodies go: they count inputs with gaps, and a node
-    whose plugin is not loaded has to stop the parser. So do outputs that are memory for early ops alone.
+    whose plugin is not loaded has to stop the parser. So do outputs that are memory for early ops alone. Each
+    node gets a name of its own, by which its plugin is known.
 
     The result is for TensorRT alone. Returns `edit`.
     """
     from onnx_ir import convenience
 
-    for node in edit.graph:
+    named: set[str] = set()
+    for i, node in enumerate(edit.graph):
         if node.domain != DOMAIN:
             continue
+        if not node.name or node.name in named:
+            node.name = f"{node.op_type}_{i}"
+        named.add(node.name)
         signature = SIGNATURES[node.op_type]
         signature.check(node)
         present = [(name, value) for name, value in zip(signature.inputs, node.inputs) if value is not None]
@@ -35,8 +40,8 @@ def for_tensorrt(edit: ir.Model) -> ir.Model:
         told |= {"plugin_namespace": DOMAIN, "plugin_version": str(VERSION)}
         node.attributes.update({a.name: a for a in convenience.convert_attributes(told)})
         node.resize_inputs(len(present))
-        for i, (_, value) in enumerate(present):
-            node.replace_input_with(i, value)
+        for position, (_, value) in enumerate(present):
+            node.replace_input_with(position, value)
         node.overload = ""
     edit.graph.outputs[:] = [v for v in edit.graph.outputs if not (v.name or "").startswith(ASIDE)]
     for identifier in [key for key in edit.functions if key[0] == DOMAIN]:

@@ -19,7 +19,6 @@ from sige_deploy.manifest import Manifest
 SHARES = (1 / 16, 1 / 4, 1.0)
 
 Profile = dict[str, tuple[int, int, int]]
-Dims = Sequence[int | str]
 
 
 def profiles(manifest: Manifest) -> list[Profile]:
@@ -45,20 +44,26 @@ def profiles(manifest: Manifest) -> list[Profile]:
 
 
 def shapes(
-    dims: Mapping[str, Dims], profile: Profile, manifest: Manifest
+    dims: Mapping[str, Sequence[int | str]], profile: Profile, manifest: Manifest
 ) -> dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
     """(least, best, most) shapes of the edit graph's inputs whose size varies, by name.
 
-    dims: of each input, by name; a text is "P_<level>", rows of a level, or "Q_<geometry>", a halo: it has
-    any size up to the source level's pixels, which is also what sessions on a GPU give it.
+    dims: of each input, by name; a text is the size that varies: the rows of the input's level, or of the
+    level that a table is for. A halo has any size up to its source level's pixels, and these are what
+    sessions on a GPU give it.
     """
     pixels = {level.id: level.height * level.width for level in manifest.levels}
-    ranges: dict[str, tuple[int, int, int]] = {f"P_{id_}": rows for id_, rows in profile.items()}
+    ranges = {f"active.{id_}": rows for id_, rows in profile.items()}
+    ranges |= {f"rows.{spec.name}": profile[spec.level or ""] for spec in manifest.spatial()}
     for geometry in manifest.geometries:
         whole = pixels[geometry.source]
-        ranges[f"Q_{geometry.id}"] = 0, whole, bucket(whole)
-    return {
-        name: tuple(tuple(d if isinstance(d, int) else ranges[d][i] for d in shape) for i in range(3))  # type: ignore[misc]
-        for name, shape in dims.items()
-        if not all(isinstance(d, int) for d in shape)
-    }
+        ranges[f"halo.{geometry.id}"] = 0, whole, bucket(whole)
+        ranges[f"table.{geometry.id}"] = ranges[f"weights.{geometry.id}"] = profile[geometry.target]
+    made = {}
+    for name, shape in dims.items():
+        if not all(isinstance(size, int) for size in shape):
+            least, best, most = (
+                tuple(size if isinstance(size, int) else rows for size in shape) for rows in ranges[name]
+            )
+            made[name] = least, best, most
+    return made

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 import pytest
 
-from sige_deploy.exporters.tensorrt import for_tensorrt
+from sige_deploy.exporters.tensorrt_graph import for_tensorrt
 from sige_deploy.ops import OPSET, function_for
 
 
@@ -42,6 +42,15 @@ def test_a_node_has_its_inputs_without_gaps_and_says_which_they_are() -> None:
         "plugin_version": "1",
     }
     assert not relu.attributes and relu.inputs == conv.outputs
+
+
+def test_every_node_has_a_name_of_its_own() -> None:
+    model = linear()
+    conv = model.graph[0]
+    for name in ("", "conv", "conv"):
+        model.graph.append(ir.node("Conv", list(conv.inputs), domain="sige", name=name))
+    names = [node.name for node in for_tensorrt(model).graph if node.domain == "sige"]
+    assert names[1:] == ["Conv_2", "conv", "Conv_4"] and len(set(names)) == 4
 
 
 @pytest.mark.parametrize("kind", ["functions", "overloads"])

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+import tiny
 import torch
 from plugins.tensorrt.packages import prepare_builds
 
 import sige_deploy as sige
+from sige_deploy.demo import load_street
 from sige_deploy.engines import GRAPHS, MANIFEST, PluginSpec, check_engine, find_engine, read_engine
 from sige_deploy.exporters import tensorrt, tensorrt_targets
 from sige_deploy.exporters.tensorrt import Built, build
@@ -51,21 +53,9 @@ class Case:
 
 
 @pytest.fixture(scope="module")
-def unet(scratch: Path) -> Case:
-    """A small attention U-Net: its bundle and engines."""
-    from diffusers import UNet2DModel
-
-    torch.manual_seed(0)
-    network = UNet2DModel(
-        sample_size=32,
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        norm_num_groups=8,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-    )
-    inputs = {"sample": np.zeros((1, 3, 32, 32), np.float32), "timestep": np.array([500])}
-    bundle = export(Denoiser(network).eval(), inputs, "sample", scratch / "unet.sige")
+def small(scratch: Path) -> Case:
+    """The hand-made bundle and its engines."""
+    bundle = tiny.write_tiny(scratch / "tiny.sige")
     progress: list[tuple[str, int, int]] = []
     cache = scratch / "cache"
     built = build(bundle, "tensorrt-rtx", TARGETS, cache=cache, progress=lambda *x: progress.append(x))
@@ -85,8 +75,8 @@ def check_built(bundle: sige.Bundle, built: Built, ops: set[str]) -> None:
     edit = manifest.contents["edit.engine"]
     assert edit.plugins == ours and set(ours.values()) == ops
     assert edit.stored == sorted(ours)
-    others = len(graph) - len(ours)
     # A plugin is one layer; the body of an op alone would be ten.
+    others = len(graph) - len(ours)
     assert edit.layers - len(ours) <= len(graph.initializers) + len(graph.inputs) + 3 * others
     for level in bundle.manifest.levels:
         ranges = [profile[level.id] for profile in manifest.profiles]
@@ -96,33 +86,67 @@ def check_built(bundle: sige.Bundle, built: Built, ops: set[str]) -> None:
     assert not manifest.contents["record.engine"].plugins and not manifest.contents["dense.engine"].plugins
 
 
-def test_an_attention_unet_builds_for_three_architectures(unet: Case) -> None:
-    check_built(unet.bundle, unet.built, {"Conv", "Attention"})
-    assert unet.built.reused == []
-    assert len(unet.built.manifest.profiles) == 3
-    assert sorted(path.name for path in unet.bundle.root.glob("tensorrt/*")) == [unet.built.folder.name]
-    done = [count for _, count, _ in unet.progress]
-    assert done == sorted(done) and unet.progress[-1] == ("done", 300, 300)
-    assert {what.split(":")[0] for what, _, _ in unet.progress} == {*GRAPHS, "done"}
+def test_a_small_attention_unet_builds(scratch: Path) -> None:
+    from diffusers import UNet2DModel
+
+    torch.manual_seed(0)
+    network = UNet2DModel(
+        sample_size=32,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        norm_num_groups=8,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    )
+    inputs = {"sample": np.zeros((1, 3, 32, 32), np.float32), "timestep": np.array([500])}
+    bundle = export(Denoiser(network).eval(), inputs, "sample", scratch / "unet.sige")
+    built = build(bundle, "tensorrt-rtx", TARGETS, cache=scratch / "cache")
+    check_built(bundle, built, {"Conv", "Attention"})
 
 
-def test_a_second_build_takes_engines_from_the_cache(unet: Case) -> None:
-    copy = sige.open_bundle(shutil.copytree(unet.bundle.root, unet.bundle.root.with_name("copy.sige")))
-    again = build(copy, "tensorrt-rtx", TARGETS, cache=unet.cache)
+def test_the_street_builds(scratch: Path) -> None:
+    network = load_street()
+    inputs = {"label": np.zeros((1, network.semantic_channels, *network.image_size), np.float32)}
+    bundle = export(network, inputs, "label", scratch / "street.sige")
+    check_built(bundle, build(bundle, "tensorrt-rtx", TARGETS, cache=scratch / "cache"), {"Conv", "Gather"})
+
+
+@pytest.mark.xdist_group("tensorrt-build-ddpm")
+def test_ddpm_256_builds(scratch: Path) -> None:
+    torch.manual_seed(0)
+    inputs = {"sample": np.zeros((1, 3, 256, 256), np.float32), "timestep": np.array([500])}
+    bundle = export(church256(), inputs, "sample", scratch / "ddpm.sige")
+    built = build(bundle, "tensorrt-rtx", TARGETS, cache=scratch / "cache")
+    check_built(bundle, built, {"Conv", "Attention"})
+    shutil.rmtree(scratch / "cache")
+    shutil.rmtree(bundle.root)
+
+
+def test_progress_goes_from_graph_to_graph(small: Case) -> None:
+    assert small.built.reused == []
+    assert [path.name for path in small.bundle.root.glob("tensorrt/*")] == [small.built.folder.name]
+    done = [count for _, count, _ in small.progress]
+    assert done == sorted(done) and small.progress[-1] == ("done", 300, 300)
+    assert {what.split(":")[0] for what, _, _ in small.progress} == {*GRAPHS, "done"}
+
+
+def test_a_second_build_takes_engines_from_the_cache(small: Case) -> None:
+    copy = sige.open_bundle(shutil.copytree(small.bundle.root, small.bundle.root.with_name("copy.sige")))
+    again = build(copy, "tensorrt-rtx", TARGETS, cache=small.cache)
     assert again.reused == list(GRAPHS)
-    assert again.manifest == unet.built.manifest == read_engine(again.folder)
+    assert again.manifest == small.built.manifest == read_engine(again.folder)
     # One that is damaged there is built anew.
-    kept = next(p for p in unet.cache.glob("*.engine") if p.samefile(again.folder / "dense.engine"))
+    kept = next(p for p in small.cache.glob("*.engine") if p.samefile(again.folder / "dense.engine"))
     kept.unlink()
     kept.write_bytes(b"damaged")
-    once_more = build(copy, "tensorrt-rtx", TARGETS, cache=unet.cache)
+    once_more = build(copy, "tensorrt-rtx", TARGETS, cache=small.cache)
     assert once_more.reused == ["record", "edit"]
     assert read_engine(once_more.folder).files.keys() == again.manifest.files.keys()
     assert [p.name for p in copy.root.glob("tensorrt/*")] == [again.folder.name]
 
 
-def test_an_engine_altered_in_one_byte_is_refused(unet: Case, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(unet.built.folder, tmp_path / "engines"))
+def test_an_engine_altered_in_one_byte_is_refused(small: Case, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(small.built.folder, tmp_path / "engines"))
     with (folder / "edit.engine").open("r+b") as file:
         file.seek(1000)
         byte = file.read(1)[0]
@@ -132,8 +156,8 @@ def test_an_engine_altered_in_one_byte_is_refused(unet: Case, tmp_path: Path) ->
         read_engine(folder)
 
 
-def test_built_engines_are_checked_against_what_is_here(unet: Case) -> None:
-    bundle, library = unet.bundle, Path(os.environ["SIGE_NATIVE_LIBRARY"])
+def test_built_engines_are_checked_against_what_is_here(small: Case) -> None:
+    bundle, library = small.bundle, Path(os.environ["SIGE_NATIVE_LIBRARY"])
     plugin = PluginSpec.of(library, library.with_name("libsige_kernels.so"))
     folder = find_engine(bundle, "tensorrt-rtx", VERSION, "8.9")
     here: dict[str, Any] = {
@@ -157,34 +181,34 @@ def test_built_engines_are_checked_against_what_is_here(unet: Case) -> None:
     ids=["error", "signal"],
 )
 def test_a_worker_that_ends_leaves_nothing(
-    unet: Case, monkeypatch: pytest.MonkeyPatch, main: str, said: str
+    small: Case, monkeypatch: pytest.MonkeyPatch, main: str, said: str
 ) -> None:
     monkeypatch.setattr(tensorrt, "_MAIN", main)
-    fresh = copy_without_engines(unet)
+    fresh = copy_without_engines(small)
     with pytest.raises(sige.RuntimeFailure, match=f"TensorRT for RTX {said}"):
-        build(fresh, "tensorrt-rtx", ["sm86"], cache=unet.cache)
+        build(fresh, "tensorrt-rtx", ["sm86"], cache=small.cache)
     assert not (fresh / "tensorrt").exists()
 
 
-def test_an_interrupted_build_leaves_what_was_there(unet: Case, tmp_path: Path) -> None:
+def test_an_interrupted_build_leaves_what_was_there(small: Case, tmp_path: Path) -> None:
     def interrupt(what: str, done: int, total: int) -> None:
         if what.startswith("edit"):
             raise KeyboardInterrupt
 
-    fresh = copy_without_engines(unet)
+    fresh = copy_without_engines(small)
     with pytest.raises(KeyboardInterrupt):
-        build(fresh, "tensorrt-rtx", TARGETS, cache=unet.cache, progress=interrupt)
+        build(fresh, "tensorrt-rtx", TARGETS, cache=small.cache, progress=interrupt)
     assert not (fresh / "tensorrt").exists()
-    before = {path: path.stat().st_mtime_ns for path in unet.built.folder.iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in small.built.folder.iterdir()}
     with pytest.raises(KeyboardInterrupt):
-        build(unet.bundle, "tensorrt-rtx", TARGETS, cache=unet.cache, progress=interrupt)
-    assert {path: path.stat().st_mtime_ns for path in unet.built.folder.parent.glob("*/*")} == before
+        build(small.bundle, "tensorrt-rtx", TARGETS, cache=small.cache, progress=interrupt)
+    assert {path: path.stat().st_mtime_ns for path in small.built.folder.parent.glob("*/*")} == before
 
 
-def copy_without_engines(unet: Case) -> Path:
-    fresh = unet.bundle.root.with_name("fresh.sige")
+def copy_without_engines(small: Case) -> Path:
+    fresh = small.bundle.root.with_name("fresh.sige")
     shutil.rmtree(fresh, ignore_errors=True)
-    return Path(shutil.copytree(unet.bundle.root, fresh, ignore=shutil.ignore_patterns("tensorrt")))
+    return Path(shutil.copytree(small.bundle.root, fresh, ignore=shutil.ignore_patterns("tensorrt")))
 
 
 def test_a_node_that_tensorrt_cannot_take_is_named(scratch: Path, tmp_path: Path) -> None:
@@ -204,23 +228,23 @@ def test_a_node_that_tensorrt_cannot_take_is_named(scratch: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("targets", [["sm90"], ["sm86", "sm90"]])
-def test_an_architecture_that_it_does_not_know_is_named(unet: Case, targets: list[str]) -> None:
+def test_an_architecture_that_it_does_not_know_is_named(small: Case, targets: list[str]) -> None:
     with pytest.raises(sige.RuntimeFailure, match="does not build for sm90, only for sm75, sm80, sm86"):
-        build(copy_without_engines(unet), "tensorrt-rtx", targets, cache=unet.cache)
+        build(copy_without_engines(small), "tensorrt-rtx", targets, cache=small.cache)
 
 
 def test_kernels_of_another_version_are_refused(
-    unet: Case, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    small: Case, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in ("libsige_tensorrt.so", "libsige_kernels.so"):
         (tmp_path / name).write_bytes(b"no library")
     monkeypatch.setenv("SIGE_NATIVE_LIBRARY", str(tmp_path / "libsige_kernels.so"))
     with pytest.raises(sige.RuntimeFailure, match="cannot be loaded"):
-        build(copy_without_engines(unet), "tensorrt-rtx", ["sm86"], cache=unet.cache)
+        build(copy_without_engines(small), "tensorrt-rtx", ["sm86"], cache=small.cache)
 
 
 def test_tensorrt_of_a_gpu(
-    unet: Case, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Case, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The way of TensorRT itself, with TensorRT for RTX under its name, as if there were a GPU."""
     libraries = tmp_path / "tensorrt_libs"
@@ -242,35 +266,15 @@ def test_tensorrt_of_a_gpu(
     monkeypatch.syspath_prepend(str(tmp_path))
     gpu = tensorrt_targets.Gpu("L4", "8.9")
     monkeypatch.setattr(tensorrt_targets, "first_gpu", lambda: gpu)
-    fresh, cache = copy_without_engines(unet), tmp_path / "cache"
+    fresh, cache = copy_without_engines(small), tmp_path / "cache"
     built = build(fresh, cache=cache, workspace=1 << 28)
     assert built.folder == fresh / "tensorrt" / "10.16-sm89"
     manifest = read_engine(built.folder)
     assert (manifest.flavour, manifest.version, manifest.gpu) == ("tensorrt", "10.16.1.11", "L4")
-    assert manifest.contents["edit.engine"].plugins == unet.built.manifest.contents["edit.engine"].plugins
+    assert manifest.contents["edit.engine"].plugins == small.built.manifest.contents["edit.engine"].plugins
     assert manifest.contents["edit.engine"].stored is None
     assert len(list(cache.glob("*.timing"))) == 1
     timed = next(cache.glob("*.timing")).read_bytes()
     assert timed
     assert build(fresh, cache=cache, workspace=1 << 28).reused == list(GRAPHS)
     assert (built.folder / MANIFEST).is_file()
-
-
-def test_the_street_builds(scratch: Path) -> None:
-    from sige_deploy.demo import load_street
-
-    network = load_street()
-    inputs = {"label": np.zeros((1, network.semantic_channels, *network.image_size), np.float32)}
-    bundle = export(network, inputs, "label", scratch / "street.sige")
-    check_built(bundle, build(bundle, "tensorrt-rtx", TARGETS, cache=scratch / "cache"), {"Conv", "Gather"})
-
-
-@pytest.mark.xdist_group("tensorrt-build-ddpm")
-def test_ddpm_256_builds(scratch: Path) -> None:
-    torch.manual_seed(0)
-    inputs = {"sample": np.zeros((1, 3, 256, 256), np.float32), "timestep": np.array([500])}
-    bundle = export(church256(), inputs, "sample", scratch / "ddpm.sige")
-    built = build(bundle, "tensorrt-rtx", TARGETS, cache=scratch / "cache")
-    check_built(bundle, built, {"Conv", "Attention"})
-    shutil.rmtree(scratch / "cache")
-    shutil.rmtree(bundle.root)

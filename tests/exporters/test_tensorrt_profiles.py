@@ -53,13 +53,15 @@ def test_inputs_take_their_shapes_from_levels_and_geometries(tiny_path: Path) ->
     tiny = sige.open_bundle(tiny_path).manifest
     level, geometry = tiny.levels[0].id, tiny.geometries[0].id
     dims = {
-        "rows.image": [2, f"P_{level}", 3],
-        f"table.{geometry}": [f"P_{level}", 9],
-        f"halo.{geometry}": [f"Q_{geometry}"],
+        "rows.image": [2, "P", 3],
+        f"active.{level}": ["P"],
+        f"table.{geometry}": ["P", 9],
+        f"halo.{geometry}": ["Q"],
         "base.x": [2, 384, 3],
     }
     assert shapes(dims, {level: (0, 16, 100)}, tiny) == {
         "rows.image": ((2, 0, 3), (2, 16, 3), (2, 100, 3)),
+        f"active.{level}": ((0,), (16,), (100,)),
         f"table.{geometry}": ((0, 9), (16, 9), (100, 9)),
         f"halo.{geometry}": ((0,), (384,), (384,)),
     }
