@@ -29,3 +29,7 @@ class RuntimeFailure(SigeError):
 
 class CacheError(SigeError):
     """A cache file is damaged, foreign, or cannot be written."""
+
+
+class Cancelled(SigeError):
+    """A long call was cancelled between two steps, as its caller asked."""

@@ -1,0 +1,1 @@
+"""Diffusion pipelines: record a picture once, then edit it by strokes, masks and words."""

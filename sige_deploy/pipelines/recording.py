@@ -1,0 +1,415 @@
+"""A recorded run of a pipeline: a picture, the latents of every step, and the UNet's state at each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from sige_deploy.errors import InputError, StateError
+from sige_deploy.masks import difference_mask
+from sige_deploy.pipelines.edit import Draft, Edit, Totals
+from sige_deploy.pipelines.parts import Arrays, Conditions, Denoiser, Parts
+from sige_deploy.pipelines.pictures import (
+    checked_mask,
+    checked_picture,
+    composite,
+    feathered,
+    from_network,
+    to_latents,
+    to_network,
+    to_pixels,
+)
+from sige_deploy.pipelines.progress import OnStep, Step, report
+from sige_deploy.pipelines.sampling import Sampler, Walk
+from sige_deploy.runs.drift import Drift
+from sige_deploy.runs.run import Run
+
+FEATHER = 4  # pixels
+
+
+class Recording:
+    """What `DiffusionPipeline.record` and `load` return. Edits are independent of one another, each against
+    the recording; `Edit.commit` makes one part of it, `undo` takes the last commit back.
+
+    Not for several threads at once. `close` gives back the memory; the pipeline stays open.
+    """
+
+    def __init__(self, parts: Parts, run: Run, sampler: Sampler) -> None:
+        self.parts, self.run, self.sampler = parts, run, sampler
+        self.version = 0  # changes with every commit
+        self._denoiser = Denoiser(parts)
+        self._draft: Draft | None = None
+
+    # ---- what it is ----------------------------------------------------------------------------------------
+
+    @property
+    def picture(self) -> np.ndarray:
+        """uint8 [H, W, 3], a copy."""
+        return self.run.tensors["picture"].copy()
+
+    @property
+    def prompt(self) -> str:
+        return str(self.run.key["prompt"])
+
+    @property
+    def steps(self) -> range:
+        """The steps that are recorded, from the noisiest; those before can be no edit's."""
+        return range(int(self.run.key["start"]), self.sampler.steps)
+
+    @property
+    def of_picture(self) -> bool:
+        """Whether a given picture was recorded, not one of a prompt."""
+        return self.run.key["picture"] is not None
+
+    @property
+    def undoable(self) -> int:
+        """Commits that can be undone."""
+        return self.run.undoable
+
+    # ---- edits ---------------------------------------------------------------------------------------------
+
+    def sdedit(
+        self,
+        picture: Any,
+        mask: np.ndarray | None = None,
+        *,
+        strength: float = 0.8,
+        prompt: str | None = None,
+        negative: str | None = None,
+        guidance: float | None = None,
+        control: Any = None,
+        feather: int = FEATHER,
+        on_step: OnStep | None = None,
+    ) -> Edit:
+        """Make painted strokes or pasted pixels look as if they belonged there.
+
+        picture: the recorded one with changes, uint8 [H, W, 3] or a Pillow image. mask: bool [H, W] of what
+        may change; None: the pixels that differ. strength: share of the noise, and of the steps; 1 leaves
+        nothing of the strokes. prompt, negative, guidance: None for the recording's. control: None or another
+        picture for a ControlNet, of which what lies in the mask counts. feather: width in pixels of the soft
+        edge, inside the mask. Raises InputError, Cancelled.
+        """
+        painted = checked_picture(picture, *self.parts.size)
+        if mask is None:
+            mask = difference_mask(painted.transpose(2, 0, 1), self.run.tensors["picture"].transpose(2, 0, 1))
+        pixels, latents = self._masks(mask)
+        start = self._start_of(strength)
+        conditions = self._conditions(prompt, negative, guidance, control)
+        totals = Totals(self.steps.stop - start)
+        base = self.run.tensors["latents"][start]
+        z = base
+        if pixels.any():
+            change = self._encoded(painted, pixels) - self.run.tensors["encoded"]
+            z = np.where(latents, base + self.sampler.signal[start] * change, base)
+            conditions = self._inpainted(conditions, painted, pixels, latents, hide=False)
+        walk = self.sampler.begin(start)
+        return self._edited(
+            "sdedit", start, z, walk, {}, pixels, latents, conditions, feather, on_step, totals
+        )
+
+    def inpaint(
+        self,
+        mask: np.ndarray,
+        prompt: str | None = None,
+        *,
+        strength: float = 1.0,
+        seed: int | None = None,
+        negative: str | None = None,
+        guidance: float | None = None,
+        control: Any = None,
+        feather: int = FEATHER,
+        on_step: OnStep | None = None,
+    ) -> Edit:
+        """Fill a masked region by a prompt.
+
+        mask: bool [H, W]. strength: 1 starts the region from noise alone, less keeps of what is there. seed:
+        of that noise; None for the recording's. Others as for sdedit. Raises InputError, Cancelled.
+        """
+        pixels, latents = self._masks(mask)
+        start = self._start_of(strength)
+        conditions = self._conditions(prompt, negative, guidance, control)
+        noise = self.sampler.gaussian(self.parts.latent, seed)
+        clean = self.run.tensors["latents"][-1]
+        begun = self.sampler.start(noise) if start == 0 else self.sampler.add_noise(clean, noise, start)
+        z = np.where(latents, begun, self.run.tensors["latents"][start])
+        conditions = self._inpainted(conditions, self.run.tensors["picture"], pixels, latents, hide=True)
+        totals = Totals(self.steps.stop - start)
+        walk = self.sampler.begin(start)
+        return self._edited(
+            "inpaint", start, z, walk, {}, pixels, latents, conditions, feather, on_step, totals
+        )
+
+    def draft(
+        self,
+        prompt: str,
+        *,
+        warmup: float = 0.2,
+        negative: str | None = None,
+        guidance: float | None = None,
+        on_step: OnStep | None = None,
+    ) -> Draft:
+        """Find where another prompt would change the picture, before anything is edited.
+
+        The first share `warmup` of the steps runs dense with the new prompt. `Draft.mask` shows the region,
+        `text_edit(draft=...)` goes on from there. A draft of the same arguments is not run again before the
+        next commit. Raises InputError, Cancelled.
+        """
+        if not 0 < warmup <= 1:
+            raise InputError(f"warmup is a share of the steps, above 0 and up to 1, not {warmup}.")
+        count = min(max(1, round(warmup * len(self.steps))), len(self.steps))
+        conditions = self._conditions(prompt, negative, guidance, None)
+        key = (self.version, prompt, negative, conditions.guidance, count)
+        if self._draft is None or self._draft.key != key:
+            self._draft = self._drafted(key, prompt, negative, conditions, count, on_step)
+        return self._draft
+
+    def text_edit(
+        self,
+        prompt: str | None = None,
+        mask: np.ndarray | None = None,
+        *,
+        union: bool = False,
+        draft: Draft | None = None,
+        warmup: float = 0.2,
+        threshold: float | None = None,
+        negative: str | None = None,
+        guidance: float | None = None,
+        feather: int = FEATHER,
+        on_step: OnStep | None = None,
+    ) -> Edit:
+        """Change the picture to another prompt where the two differ.
+
+        mask: bool [H, W] instead of the region found, or with `union` beside it; with a mask alone there is
+        no warm-up. draft: of `draft`, None to make one of `prompt`, `warmup`, `negative` and `guidance`.
+        threshold: of the region found, share 0 to 1 of the difference map's range; None for Otsu's. An empty
+        region leaves the picture as it is. Raises InputError, StateError for a draft of before a commit,
+        Cancelled.
+        """
+        if draft is not None and draft.version != self.version:
+            raise StateError("the recording has changed since this draft was made; draft again.")
+        if draft is None and prompt is None:
+            raise InputError("a text edit needs a prompt or a draft.")
+        factor = self.parts.factor
+        if mask is not None and not union:
+            words = prompt if prompt is not None else draft.prompt if draft is not None else ""
+            pixels, latents = self._masks(mask)
+            start, before = self.steps.start, {}
+            z, walk = self.run.tensors["latents"][start], self.sampler.begin(start)
+        else:
+            if draft is None:
+                draft = self.draft(
+                    prompt or "", warmup=warmup, negative=negative, guidance=guidance, on_step=on_step
+                )
+            words, negative, guidance = draft.prompt, draft.negative, draft.guidance
+            latents = draft.mask(threshold)
+            if mask is not None:
+                latents = latents | self._masks(mask)[1]
+            pixels = to_pixels(latents, factor)
+            start, walk = self.steps.start + draft.steps, draft.walk.copied()
+            z = np.where(latents, draft.latents[-1], self.run.tensors["latents"][start])
+            before = {self.steps.start + n: value for n, value in enumerate(draft.latents[:-1])}
+        conditions = self._conditions(words, negative, guidance, None)
+        conditions = self._inpainted(conditions, self.run.tensors["picture"], pixels, latents, hide=True)
+        totals = Totals(self.steps.stop - start, 0 if draft is None else draft.milliseconds)
+        return self._edited(
+            "text-edit", start, z, walk, before, pixels, latents, conditions, feather, on_step, totals,
+            prompt=words,
+        )  # fmt: skip
+
+    # ---- the recording as a whole --------------------------------------------------------------------------
+
+    def undo(self) -> None:
+        """Take the last commit back, bit for bit. Raises StateError where there is none."""
+        self.run.undo()
+        self.version += 1
+
+    def drift(self) -> dict[str, Drift]:
+        """How far the states are from a fresh record of their inputs, in dB by network; takes as long as
+        recording."""
+        return self.run.drift()
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write everything to a folder, crash-safely, for `DiffusionPipeline.load`. Raises CacheError."""
+        self.run.save(folder)
+
+    def close(self) -> None:
+        self._draft = None
+        self.run.close()
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- parts of an edit ----------------------------------------------------------------------------------
+
+    def _masks(self, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(the mask, the latents that it touches)."""
+        pixels = checked_mask(mask, *self.parts.size)
+        return pixels, to_latents(pixels, self.parts.factor)
+
+    def _start_of(self, strength: float) -> int:
+        if not 0 < strength <= 1:
+            raise InputError(f"strength is a share of the noise, above 0 and up to 1, not {strength}.")
+        total = self.sampler.steps
+        start = total - max(1, min(round(total * strength), total))
+        if start < self.steps.start:
+            raise InputError(
+                f"strength {strength} needs step {start} of {total}, and the recording begins at step "
+                f"{self.steps.start}; record with a strength of at least {strength}."
+            )
+        return start
+
+    def _conditions(
+        self, prompt: str | None, negative: str | None, guidance: float | None, control: Any
+    ) -> Conditions:
+        key = self.run.key
+        text = self.parts.condition(
+            str(key["prompt"]) if prompt is None else prompt,
+            str(key["negative"]) if negative is None else negative,
+        )
+        given: Arrays = {}
+        if self.parts.controlled:
+            given = {
+                name: self.run.tensors[name].astype(self.parts.dtype(self.parts.unet, name))
+                for name in ("control", "control_scale")
+            }
+            if control is not None:
+                followed = checked_picture(control, *self.parts.size, "control")
+                given["control"] = control_input(self.parts, followed)
+        elif control is not None:
+            raise InputError("this pipeline has no ControlNet; leave control out.")
+        weight = float(key["guidance"]) if guidance is None else guidance
+        return Conditions(text, weight, given)
+
+    def _inpainted(
+        self, conditions: Conditions, picture: np.ndarray, pixels: np.ndarray, latents: np.ndarray, hide: bool
+    ) -> Conditions:
+        """With what an inpainting UNet reads: the mask, and the latents of the picture without it."""
+        if not self.parts.inpainting:
+            return conditions
+        seen = np.where(pixels[..., None], np.uint8(128), picture) if hide else picture
+        encoded = self._encoded(seen, pixels) if pixels.any() else self.run.tensors["encoded"]
+        encoded = np.where(latents, encoded, self.run.tensors["encoded"])
+        marked = (latents if hide else np.zeros_like(latents))[None].astype(np.float32)
+        return replace(conditions, extra=np.concatenate([marked, encoded]))
+
+    def _encoded(self, picture: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+        """Latents float32 [C, h, w] of the recorded picture with changes in `pixels`."""
+        track = self.run.tracks["vae_encoder"]
+        image = to_network(picture, self.parts.dtype(self.parts.encoder, "image"))
+        for _ in track.walk([0], pixels):
+            return self.parts.encoder.edit(mask=pixels, image=image)["mean"][0].astype(np.float32)
+        raise AssertionError("a walk of one step has one")
+
+    def _decoded(self, latents: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Picture uint8 of the recorded latents with changes in `mask`."""
+        track = self.run.tracks["vae_decoder"]
+        given = latents[None].astype(self.parts.dtype(self.parts.decoder, "latents"))
+        for _ in track.walk([0], mask):
+            outputs = self.parts.decoder.edit(mask=mask, latents=given)
+            return from_network(next(iter(outputs.values())))
+        raise AssertionError("a walk of one step has one")
+
+    def _edited(
+        self,
+        kind: str,
+        start: int,
+        z: np.ndarray,
+        walk: Walk,
+        before: Mapping[int, np.ndarray],
+        pixels: np.ndarray,
+        latents: np.ndarray,
+        conditions: Conditions,
+        feather: int,
+        on_step: OnStep | None,
+        totals: Totals,
+        prompt: str | None = None,
+    ) -> Edit:
+        """Denoise latents [C, h, w] of step `start` inside the mask. before: latents of steps before it."""
+        if feather < 0:
+            raise InputError(f"feather is a width in pixels, 0 or more, not {feather}.")
+        recorded = self.run.tensors["latents"]
+        trajectory = recorded.copy()
+        picture = self.picture
+        if pixels.any():
+            trajectory[start] = z
+            session = self.parts.unet
+            for step in self.run.tracks["unet"].walk(range(start, self.steps.stop), latents):
+                inputs = self._denoiser.inputs(
+                    walk.scaled(z, step), float(self.sampler.timesteps[step]), conditions
+                )
+                outputs = session.edit(mask=latents, **inputs)
+                prediction = self._denoiser.prediction(outputs, conditions.guidance)
+                z = np.where(latents, walk.next(prediction, z, step), recorded[step + 1])
+                trajectory[step + 1] = z
+                totals.add(session.report)
+                done = self._step("edit", step - start, totals.steps, step, z)
+                report(on_step, done)
+            change = z - recorded[-1]
+            for step in range(start):
+                # Steps that the edit did not run: as if its result had been noised, or as the draft had them.
+                noised = before.get(step, recorded[step] + self.sampler.signal[step] * change)
+                trajectory[step] = np.where(latents, noised, recorded[step])
+            made = self._decoded(z, latents)
+            picture = composite(picture, made, feathered(pixels, feather))
+        return Edit(self, kind, prompt, picture, pixels, latents, trajectory, conditions, totals)
+
+    def _drafted(
+        self,
+        key: tuple[object, ...],
+        prompt: str,
+        negative: str | None,
+        conditions: Conditions,
+        count: int,
+        on_step: OnStep | None,
+    ) -> Draft:
+        """Run the first steps dense with another prompt, and add up where they differ.
+
+        Of a prompt's run the latents are compared. Those of a given picture are no walk of the network's, so
+        there its predictions for the recorded latents are compared, and the latents stay.
+        """
+        recorded, first = self.run.tensors["latents"], self.steps.start
+        everything = np.zeros(recorded.shape[-2:], bool)
+        conditions = self._inpainted(conditions, self.run.tensors["picture"], everything, everything, False)
+        walk, z = self.sampler.begin(first), recorded[first]
+        kept, difference, milliseconds = [z], np.zeros(recorded.shape[-2:]), 0.0
+        for n in range(count):
+            step = first + n
+            timestep = float(self.sampler.timesteps[step])
+            inputs = self._denoiser.inputs(walk.scaled(z, step), timestep, conditions)
+            outputs = self.parts.unet.dense(**inputs)
+            milliseconds += self.parts.unet.report.milliseconds
+            prediction = self._denoiser.prediction(outputs, conditions.guidance)
+            if self.of_picture:
+                before = self._denoiser.prediction(
+                    self.run.tracks["unet"].outputs(step), float(self.run.key["guidance"])
+                )
+                change, z = np.abs(prediction - before).sum(axis=0), recorded[step + 1]
+                walk = self.sampler.begin(step + 1) if step + 1 < self.sampler.steps else walk
+            else:
+                z = walk.next(prediction, z, step)
+                change = np.abs(z - recorded[step + 1]).sum(axis=0)
+            kept.append(z)
+            span = float(np.ptp(change))
+            difference += (change - change.min()) / span if span > 0 else 0
+            report(on_step, self._step("warm-up", n, count, step, z))
+        return Draft(
+            key, self.version, prompt, negative, conditions.guidance, np.stack(kept), difference, walk,
+            milliseconds,
+        )  # fmt: skip
+
+    def _step(self, what: str, index: int, total: int, step: int, z: np.ndarray) -> Step:
+        how = self.parts.unet.report
+        return Step(what, index, total, float(self.sampler.timesteps[step]), how.path, how.milliseconds, z)
+
+
+def control_input(parts: Parts, picture: np.ndarray) -> np.ndarray:
+    """A ControlNet's picture as the UNet's bundle takes it, in [0, 1]."""
+    planes = picture.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255)
+    return np.repeat(planes.astype(parts.dtype(parts.unet, "control")), parts.batch, axis=0)

@@ -1,0 +1,137 @@
+"""The schedulers of diffusers as functions of the step's number, on numpy arrays."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from sige_deploy.errors import InputError, RuntimeFailure
+
+#: By name: class in diffusers, and what its configuration gets.
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddim": ("DDIMScheduler", {}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "dpm++2m": (
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint"},
+    ),
+    "lcm": ("LCMScheduler", {}),
+}
+GUIDED = frozenset(SCHEDULERS) - {"lcm"}  # by default; a distilled model has guidance in its weights
+
+
+class Sampler:
+    """`steps` steps of one scheduler, numbered from 0, the noisiest.
+
+    name: of SCHEDULERS. config: as a pipeline's scheduler/scheduler_config.json has it. seed: of all noise.
+    timesteps: float32 [steps]. signal, noise: float32 [steps + 1], latents of step i are
+    signal[i] * clean + noise[i] * noise, and those of step `steps` are clean.
+    Raises InputError for an unknown name or a count of steps that the scheduler does not have.
+    """
+
+    def __init__(self, name: str, config: Mapping[str, Any], steps: int, seed: int) -> None:
+        if name not in SCHEDULERS:
+            raise InputError(f"there is no scheduler {name!r}; use {', '.join(SCHEDULERS)}.")
+        if not isinstance(steps, int) or steps < 1:
+            raise InputError(f"steps is a count, 1 or more, not {steps!r}.")
+        self.name, self.steps, self.seed = name, steps, seed
+        self._new = self._made(name, config, steps)
+        scheduler = self._new
+        self.timesteps = np.array([float(t) for t in scheduler.timesteps], np.float32)
+        if len(self.timesteps) != steps:
+            raise InputError(
+                f"scheduler '{name}' makes {len(self.timesteps)} steps of {steps}; choose another count."
+            )
+        self.signal, self.noise = self._scales()
+
+    def _made(self, name: str, config: Mapping[str, Any], steps: int) -> Any:
+        diffusers, _ = _packages()
+        kind, settings = SCHEDULERS[name]
+        known = {key: value for key, value in config.items() if not key.startswith("_")}
+        scheduler = getattr(diffusers, kind).from_config({**known, **settings})
+        try:
+            scheduler.set_timesteps(steps)
+        except ValueError as error:
+            raise InputError(
+                f"scheduler '{name}' has no {steps} steps ({str(error).split('.')[0]}); choose fewer."
+            ) from error
+        return scheduler
+
+    def _scales(self) -> tuple[np.ndarray, np.ndarray]:
+        _, torch = _packages()
+        one, zero = torch.ones(1, 1), torch.zeros(1, 1)
+        signal, noise = np.ones(self.steps + 1, np.float32), np.zeros(self.steps + 1, np.float32)
+        for i in range(self.steps):
+            scheduler, at = copy.deepcopy(self._new), self._new.timesteps[i : i + 1]
+            signal[i] = float(scheduler.add_noise(one, zero, at))
+            noise[i] = float(scheduler.add_noise(zero, one, at))
+        return signal, noise
+
+    def gaussian(self, shape: tuple[int, ...], seed: int | None = None) -> np.ndarray:
+        """Normal noise float32, the same for a seed on any machine. seed: None for the sampler's."""
+        _, torch = _packages()
+        generator = torch.Generator("cpu").manual_seed(self.seed if seed is None else seed)
+        return torch.randn(shape, generator=generator).numpy()
+
+    def start(self, noise: np.ndarray) -> np.ndarray:
+        """Latents of step 0 from noise alone."""
+        return noise * np.float32(self._new.init_noise_sigma)
+
+    def add_noise(self, clean: np.ndarray, noise: np.ndarray, step: int) -> np.ndarray:
+        return self.signal[step] * clean + self.noise[step] * noise
+
+    def begin(self, step: int) -> Walk:
+        """A walk from `step` on."""
+        return Walk(self, copy.deepcopy(self._new), step)
+
+
+class Walk:
+    """A scheduler on its way: step by step, with what it remembers of those before."""
+
+    def __init__(self, sampler: Sampler, scheduler: Any, step: int) -> None:
+        self._sampler, self._scheduler = sampler, scheduler
+        if step and hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(step)
+
+    def scaled(self, latents: np.ndarray, step: int) -> np.ndarray:
+        """What the network reads for these latents."""
+        _, torch = _packages()
+        timestep = self._scheduler.timesteps[step]
+        return self._scheduler.scale_model_input(torch.from_numpy(latents), timestep).numpy()
+
+    def next(self, prediction: np.ndarray, latents: np.ndarray, step: int) -> np.ndarray:
+        """The latents of step + 1, float32, from the network's prediction for those of `step`."""
+        _, torch = _packages()
+        generator = torch.Generator("cpu").manual_seed((self._sampler.seed << 10) + step & (1 << 63) - 1)
+        keywords = {} if self._sampler.name == "ddim" else {"generator": generator}
+        stepped = self._scheduler.step(
+            torch.from_numpy(prediction.astype(np.float32)),
+            self._scheduler.timesteps[step],
+            torch.from_numpy(latents),
+            return_dict=False,
+            **keywords,
+        )
+        return stepped[0].numpy().astype(np.float32)
+
+    def copied(self) -> Walk:
+        """Another one that stands where this one does."""
+        return copy.deepcopy(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Walk:
+        other = Walk.__new__(Walk)
+        other._sampler, other._scheduler = self._sampler, copy.deepcopy(self._scheduler, memo)
+        return other
+
+
+def _packages() -> tuple[Any, Any]:
+    try:
+        import diffusers
+        import torch
+    except ImportError as error:
+        raise RuntimeFailure(
+            f"pipelines need the package {error.name}; run pip install 'sige-deploy[diffusers]'."
+        ) from error
+    return diffusers, torch

@@ -1,0 +1,54 @@
+"""Soft edges stay inside the mask, and masks of latents hold those of pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sige_deploy.errors import InputError
+from sige_deploy.pipelines import pictures
+
+
+def test_feathered_edges_are_inside() -> None:
+    rng = np.random.default_rng(0)
+    for feather in (0, 1, 5):
+        mask = np.zeros((40, 50), bool)
+        mask[10:30, 0:25] = True  # at the border there is no edge
+        mask[35, 40] = True
+        weight = pictures.feathered(mask, feather)
+        assert (weight[~mask] == 0).all() and (weight[mask] > 0).all() and weight.max() <= 1
+        assert weight[20, 0] == 1 and weight[10, 0] == np.float32(1 / (feather + 1))
+        assert weight[35, 40] == np.float32(1 / (feather + 1))
+        before, after = rng.integers(0, 256, (2, 40, 50, 3), np.uint8)
+        mixed = pictures.composite(before, after, weight)
+        assert (mixed[~mask] == before[~mask]).all()
+        assert (mixed[weight == 1] == after[weight == 1]).all()
+        low, high = np.minimum(before, after), np.maximum(before, after)
+        assert ((mixed >= low) & (mixed <= high)).all()
+
+
+def test_latents_hold_their_pixels() -> None:
+    mask = np.zeros((16, 24), bool)
+    mask[3, 7] = mask[8, 8] = True
+    latents = pictures.to_latents(mask, 4)
+    assert np.argwhere(latents).tolist() == [[0, 1], [2, 2]]
+    assert (pictures.to_pixels(latents, 4) >= mask).all()
+
+
+def test_to_the_network_and_back() -> None:
+    picture = np.random.default_rng(1).integers(0, 256, (8, 12, 3), np.uint8)
+    for dtype in ("float32", "float16"):
+        np.testing.assert_array_equal(pictures.from_network(pictures.to_network(picture, dtype)), picture)
+    assert pictures.from_network(np.full((1, 3, 2, 2), 7.0, np.float32)).max() == 255
+
+
+def test_what_is_refused() -> None:
+    picture = np.zeros((8, 12, 3), np.uint8)
+    assert pictures.checked_picture(Image.fromarray(picture), 8, 12).shape == (8, 12, 3)
+    for wrong in (picture[:4], picture.astype(np.float32), "a.png", picture[..., 0]):
+        with pytest.raises(InputError, match="Pillow image of 12 x 8 pixels"):
+            pictures.checked_picture(wrong, 8, 12)
+    for wrong in (np.zeros((8, 12)), np.zeros((8, 11), bool), None):
+        with pytest.raises(InputError, match=r"bool \[8, 12\]"):
+            pictures.checked_mask(wrong, 8, 12)
