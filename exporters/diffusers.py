@@ -82,7 +82,7 @@ def export_diffusers(
             prediction_type=exporter.prediction_type(),
             precision=str(dtype).removeprefix("torch."),
             controlnet=controlnet is not None,
-            zero_empty_prompt=bool(source.index.get("force_zeros_for_empty_prompt", False)),
+            zero_empty_prompt=exporter.zeros_empty_prompts(),
             text_encoders=encoders,
             sources=exporter.sources,
             producer={package.replace("-", "_"): version(package) for package in PACKAGES},
@@ -152,6 +152,11 @@ class _Exporter:
             )
         return kind
 
+    def zeros_empty_prompts(self) -> bool:
+        """Whether an empty negative prompt is all zeros: XL's own setting, by default true."""
+        xl = self.folder.family == "stable-diffusion-xl"
+        return xl and bool(self.folder.index.get("force_zeros_for_empty_prompt", True))
+
     # ---- parts ---------------------------------------------------------------------------------------------
 
     def load(self, loras: Mapping[str | os.PathLike[str], float]) -> dict[str, Any]:
@@ -179,6 +184,12 @@ class _Exporter:
 
         if batch < 1:
             raise ExportError(f"The batch size has to be 1 or more, not {batch}.")
+        channels, latents = unet.config.in_channels, self.vae_config["latent_channels"]
+        if channels not in (latents, 2 * latents + 1):
+            raise ExportError(
+                f"The UNet takes {channels} channels; known are {latents} (latents) and {2 * latents + 1} "
+                "(inpainting: latents, mask, latents of the masked image)."
+            )
         networks = [unet]
         if controlnet is not None:
             networks.append(self._controlnet(Path(controlnet), unet))
