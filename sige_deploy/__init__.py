@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sige_deploy.errors import (
         BundleError,
         CacheError,
+        Cancelled,
         ExportError,
         InputError,
         RuntimeFailure,
@@ -24,15 +25,18 @@ if TYPE_CHECKING:
     from sige_deploy.exporters.diffusers import export_diffusers
     from sige_deploy.exporters.export import export
     from sige_deploy.pipeline_folder import Pipeline, read_pipeline
+    from sige_deploy.pipelines.pipeline import DiffusionPipeline, open_pipeline
+    from sige_deploy.pipelines.recording import Recording
+    from sige_deploy.runs.tiers import Budget
     from sige_deploy.session import Report, Session, open
 
 __version__ = "0.1.0"
 
 __all__ = [
     "export", "export_diffusers", "open", "open_bundle", "read_pipeline", "Bundle", "Pipeline", "Session",
-    "SparseConfig", "Report", "masks",
+    "SparseConfig", "Report", "masks", "open_pipeline", "DiffusionPipeline", "Recording", "Budget",
     "SigeError", "BundleError", "InputError", "StateError", "ExportError", "RuntimeFailure", "CacheError",
-    "__version__",
+    "Cancelled", "__version__",
 ]  # fmt: skip
 
 _HOME = {
@@ -40,6 +44,10 @@ _HOME = {
     "export_diffusers": "sige_deploy.exporters.diffusers",
     "read_pipeline": "sige_deploy.pipeline_folder",
     "Pipeline": "sige_deploy.pipeline_folder",
+    "open_pipeline": "sige_deploy.pipelines.pipeline",
+    "DiffusionPipeline": "sige_deploy.pipelines.pipeline",
+    "Recording": "sige_deploy.pipelines.recording",
+    "Budget": "sige_deploy.runs.tiers",
     "open": "sige_deploy.session",
     "Session": "sige_deploy.session",
     "Report": "sige_deploy.session",
@@ -53,6 +61,7 @@ _HOME = {
     "ExportError": "sige_deploy.errors",
     "RuntimeFailure": "sige_deploy.errors",
     "CacheError": "sige_deploy.errors",
+    "Cancelled": "sige_deploy.errors",
 }
 
 

@@ -84,6 +84,11 @@ def read_mask(path: PathLike, size: tuple[int, int]) -> np.ndarray:
     return mask
 
 
+def read_picture(path: PathLike) -> np.ndarray:
+    """uint8 [H, W, 3] of a picture's file; raises InputError when it cannot be read."""
+    return np.array(_open_picture(path, "the picture").convert("RGB"))
+
+
 def to_picture(array: np.ndarray, value_range: Range = (-1.0, 1.0)) -> np.ndarray | None:
     """uint8 [H, W, 3] of the first image of [B, C, H, W] or [C, H, W], C 1, 3 or 4 (alpha is dropped); values
     of `value_range` become 0..255, uint8 stays. None for arrays of other shapes: they are no pictures."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from sige_deploy.cli import run
 from sige_deploy.cli.console import fail
 from sige_deploy.errors import SigeError
 
@@ -73,3 +74,4 @@ def _options(
 for _verb in VERBS:
     _module = importlib.import_module(f"sige_deploy.cli.{_verb}")
     app.command(_verb)(getattr(_module, _verb))
+app.add_typer(run.group, name="run")
