@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -210,12 +211,14 @@ def _run(job: dict[str, Any], target: Target, scratch: Path, report: Progress) -
         finally:
             worker.kill()
             worker.wait()
-        if failed is None and (code != 0 or list(said.contents) != list(GRAPHS)):
-            errors.seek(0)
-            last = " ".join(errors.read().split())[-300:] or "it gave no reason"
-            failed = (
-                f"{TITLES[target.flavour]} ended with code {code} at the {doing} engine: {last.rstrip('. ')}"
-            )
+        errors.seek(0)
+        printed = errors.read()
+    if failed is None and (code != 0 or list(said.contents) != list(GRAPHS)):
+        last = " ".join(printed.split())[-300:].rstrip(". ") or "it gave no reason"
+        failed = f"{TITLES[target.flavour]} ended with code {code} at the {doing} engine: {last}"
+    refused = re.search(r"^sige::(.+?)[. ]*$", printed, re.M)  # by a plugin
+    if failed is not None and refused is not None:
+        failed += f" ({refused[1]})"
     if failed is not None:
         raise RuntimeFailure(f"{failed}.")
     return said

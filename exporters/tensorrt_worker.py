@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sige_deploy import files
 from sige_deploy.engines import TITLES, architecture
 from sige_deploy.exporters.tensorrt_cache import EngineCache, key
 from sige_deploy.exporters.tensorrt_targets import MODULES
@@ -69,8 +70,9 @@ class Worker:
     def _build(self, graph: Mapping[str, Any]) -> None:
         job, name, target = self.job, graph["name"], Path(graph["target"])
         self.tell(progress=[name, "look for it in the cache", 0.0])
-        where = {name: job[name] for name in ("flavour", "capabilities", "gpu", "plugin_sha256", "workspace")}
-        built_from = key(graph=graph["sha256"], shapes=graph["shapes"], version=self.trt.__version__, **where)
+        where = {part: job[part] for part in ("flavour", "capabilities", "gpu", "plugin_sha256", "workspace")}
+        how = {"version": self.trt.__version__, "builder": files.sha256(__file__)}
+        built_from = key(graph=graph["sha256"], shapes=graph["shapes"], **how, **where)
         content = self.cache.take(built_from, target)
         reused = content is not None
         if content is None:
@@ -133,10 +135,14 @@ class Worker:
                 load_timing_cache=timing if Path(timing).exists() else None, **options
             )
         capabilities = [tuple(int(part) for part in text.split(".")) for text in job["capabilities"]]
-        # As CreateConfig does for TensorRT: float32 is float32.
+
+        def adjust(builder: Any, network: Any, config: Any) -> None:
+            config.clear_flag(trt.BuilderFlag.TF32)  # as CreateConfig does: float32 is float32
+            # An engine that allocates while it runs cannot be captured in a CUDA graph.
+            config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+
         return backend.PostprocessConfig(
-            CreateConfigRTX(compute_capabilities=capabilities, **options),
-            lambda builder, network, config: config.clear_flag(trt.BuilderFlag.TF32),
+            CreateConfigRTX(compute_capabilities=capabilities, **options), adjust
         )
 
     def _timing_cache(self) -> str:

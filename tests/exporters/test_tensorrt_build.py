@@ -21,6 +21,7 @@ from sige_deploy.demo import load_street
 from sige_deploy.engines import GRAPHS, MANIFEST, PluginSpec, check_engine, find_engine, read_engine
 from sige_deploy.exporters import tensorrt, tensorrt_targets
 from sige_deploy.exporters.tensorrt import Built, build
+from sige_deploy.exporters.tensorrt_graph import for_tensorrt
 from sige_deploy.indices import bucket
 from sige_deploy.models.ddpm import Denoiser, church256
 
@@ -225,6 +226,19 @@ def test_a_node_that_tensorrt_cannot_take_is_named(scratch: Path, tmp_path: Path
         f"TensorRT for RTX cannot take the node '{node.name}' (Det) of the record graph: unsupported node."
     )
     assert not (tmp_path / "scaled.sige" / "tensorrt").exists()
+
+
+def test_what_a_plugin_refuses_is_said(small: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoiled(edit: ir.Model) -> ir.Model:
+        node = next(node for node in for_tensorrt(edit).graph if node.domain == "sige")
+        node.attributes["inputs"] = ir.AttrString("inputs", "rows nonsense")
+        return edit
+
+    monkeypatch.setattr(tensorrt, "for_tensorrt", spoiled)
+    with pytest.raises(sige.RuntimeFailure) as caught:
+        build(copy_without_engines(small), "tensorrt-rtx", ["sm86"], cache=small.cache)
+    assert "cannot take the node 'Conv_1' (Conv) of the edit graph: " in str(caught.value)
+    assert "(Conv: " in str(caught.value) and str(caught.value).endswith(").")
 
 
 @pytest.mark.parametrize("targets", [["sm90"], ["sm86", "sm90"]])
