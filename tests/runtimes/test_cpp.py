@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
-from cpp_library import ROOT, Arrays, Script, build, driver_of, installed, run
+from cpp_library import ROOT, Arrays, Script, build, driver_of, run
 from PIL import Image
 
 import sige_deploy as sige
@@ -211,10 +211,8 @@ def test_threads_take_turns_and_a_thousand_edits_take_no_memory(
 
 @pytest.mark.xdist_group("cpp sanitized")  # its build goes beside the other
 def test_it_runs_clean_under_sanitizers(
-    needs: list[str], tiny_path: Path, script: Script, tmp_path: Path
+    sanitized_prefix: Path, tiny_path: Path, script: Script, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "sanitized"
-    prefix = installed(needs, folder, "-DCMAKE_BUILD_TYPE=Sanitize", "-DSIGE_INSTRUCTION_SETS=none")
     base, file = tiny.inputs(), tmp_path / "state"
     script.add("open /nowhere", f"open {tiny_path}").set(**base).call("record")
     for inputs in (tiny.edited(base, *BOX), tiny.edited(base, *WIDE), base):
@@ -223,11 +221,11 @@ def test_it_runs_clean_under_sanitizers(
     script.set(image=base["image"][:1]).call("edit").set(**tiny.edited(base, *BOX)).add(
         "threads 3", "repeat 20"
     )
-    answers = script.run(driver_of(prefix), UBSAN_OPTIONS="halt_on_error=1")
+    answers = script.run(driver_of(sanitized_prefix), UBSAN_OPTIONS="halt_on_error=1")
     wanted = ["BundleError", *["ok"] * 9, "CacheError", "InputError", "ok", "ok"]
     assert [a.split()[0] for a in answers] == wanted
-    build(ROOT / "examples" / "cpp" / "edit", folder / "edit", f"-DCMAKE_PREFIX_PATH={prefix}")
-    said_by_it = run(folder / "edit" / "edit", tiny_path, tmp_path / "outputs").splitlines()
+    build(ROOT / "examples" / "cpp" / "edit", tmp_path / "edit", f"-DCMAKE_PREFIX_PATH={sanitized_prefix}")
+    said_by_it = run(tmp_path / "edit" / "edit", tiny_path, tmp_path / "outputs").splitlines()
     assert [line.split(":")[0] for line in said_by_it] == ["record", "sparse"]
 
 

@@ -1,20 +1,28 @@
-"""What the C++ library does on a GPU, done on host memory and on a stand-in for CUDA: equal bits with its CPU sessions
-from the same recorded state, and the reports and sentences of those."""
+"""What the C++ library does on a GPU, done on host memory and on a stand-in for CUDA: equal bits with its
+sessions on the CPU from the same recorded state, and the reports and sentences of those."""
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tiny
-from cpp_library import ROOT, Arrays, Script, build, installed
+from cpp_library import ROOT, Arrays, Script, build
+from test_engines import PLUGIN, VERSION, write_engines
 
 import sige_deploy as sige
+from sige_deploy.engines import PluginSpec, check_engine, find_engine, read_engine
 
 pytestmark = pytest.mark.xdist_group("cpp")  # the builds are made once
 BOX, WIDE = (slice(3, 6), slice(4, 9)), (slice(0, 16), slice(0, 23))
-CUDA = any(Path(folder, "cuda_runtime_api.h").is_file() for folder in ("/usr/local/cuda/include", "/usr/include"))
+CUDA = any(
+    Path(folder, "cuda_runtime_api.h").is_file() for folder in ("/usr/local/cuda/include", "/usr/include")
+)
 needs_cuda = pytest.mark.skipif(not CUDA, reason="needs CUDA's headers")
 DEVICES = ["cpu", pytest.param("cuda:0", marks=needs_cuda)]
 
@@ -30,7 +38,9 @@ def buffers(needs: list[str], prefix: Path, tmp_path_factory: pytest.TempPathFac
     return built(needs, prefix, tmp_path_factory.mktemp("buffers"))
 
 
-def random_edits(given: Arrays, masked: str, rng: np.random.Generator) -> list[tuple[Arrays, np.ndarray | None]]:
+def random_edits(
+    given: Arrays, masked: str, rng: np.random.Generator
+) -> list[tuple[Arrays, np.ndarray | None]]:
     """One after the other: boxes of all sizes, nothing at all, everything, a mask of scattered pixels."""
     edits: list[tuple[Arrays, np.ndarray | None]] = []
     for size in (3, 1, 5, 3, 0, 99, 4, 3):
@@ -108,7 +118,9 @@ def test_all_paths_of_the_tiny_network(
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("network", ["two_inputs", "bilinear_pools", "grid_attention", "island_flip", "pixel_shuffle"])
+@pytest.mark.parametrize(
+    "network", ["two_inputs", "bilinear_pools", "grid_attention", "island_flip", "pixel_shuffle"]
+)
 def test_random_edits_of_networks(
     driver: Path, buffers: Path, script: Script, device: str, network: str
 ) -> None:
@@ -139,7 +151,8 @@ def test_captured_graphs_of_few_buckets_are_kept(
     plenty = [answer for answer in script.run(buffers) if "|" not in answer]
     # The look at the inputs is captured at the second edit, the edit of a size at its second.
     assert [answer.split()[2:] for answer in plenty] == [
-        ["direct", "0"], ["captured", "2"], ["captured", "2"], ["direct", "2"], ["captured", "3"], ["captured", "3"]
+        ["direct", "0"], ["captured", "2"], ["captured", "2"],
+        ["direct", "2"], ["captured", "3"], ["captured", "3"],
     ]  # fmt: skip
     results = script.outputs(sige.open_bundle(tiny_path).manifest.outputs)
     for i in (2, 3, 6):
@@ -151,7 +164,9 @@ def test_captured_graphs_of_few_buckets_are_kept(
 
 
 @needs_cuda
-def test_inputs_and_outputs_on_the_device(driver: Path, buffers: Path, tiny_path: Path, script: Script) -> None:
+def test_inputs_and_outputs_on_the_device(
+    driver: Path, buffers: Path, tiny_path: Path, script: Script
+) -> None:
     base = tiny.inputs()
     small = tiny.edited(base, *BOX)
     mask = np.zeros((tiny.H, tiny.W), bool)
@@ -182,7 +197,9 @@ def test_mistakes_leave_the_session_as_it_was(
         one.folder.mkdir()
         one.add(f"open {tiny_path} {target}").set(**broken).add("record /nowhere").set(**base)
         one.add("edit /nowhere", "commit", "report").call("record").add("commit").set(**edited).call("edit")
-        one.set(**broken).add("edit /nowhere", "record /nowhere").set(gain=base["gain"] + 1, image=edited["image"])
+        one.set(**broken).add("edit /nowhere", "record /nowhere").set(
+            gain=base["gain"] + 1, image=edited["image"]
+        )
         one.add("edit /nowhere").set(image=base["image"][:1]).add("edit /nowhere").set(**edited).add("commit")
         return one.call("edit")
 
@@ -196,3 +213,103 @@ def test_mistakes_leave_the_session_as_it_was(
     assert [answer.split()[0] for answer in got].count("InputError") == 5
     for one, other in zip(made(ours), made(theirs), strict=True):
         close(one, other)
+
+
+def other(**fields: Any) -> Callable[[Path], None]:
+    """Changes fields of an engine manifest; None takes one away."""
+
+    def change(folder: Path) -> None:
+        manifest = json.loads((folder / "engine.json").read_text()) | fields
+        kept = {name: value for name, value in manifest.items() if value is not None}
+        (folder / "engine.json").write_text(json.dumps(kept))
+
+    return change
+
+
+def altered(folder: Path) -> None:
+    engine = folder / "edit.engine"
+    engine.write_bytes(engine.read_bytes()[:-1] + b"?")
+
+
+def truncated(folder: Path) -> None:
+    engine = folder / "edit.engine"
+    engine.write_bytes(engine.read_bytes()[:-1])
+
+
+def linked(folder: Path) -> None:
+    (folder / "edit.engine").rename(folder / "elsewhere")
+    (folder / "edit.engine").symlink_to(folder / "elsewhere")
+
+
+WRONG_ENGINES = {
+    "as built": lambda folder: None,
+    "missing": lambda folder: (folder / "engine.json").unlink(),
+    "no engine": lambda folder: (folder / "dense.engine").unlink(),
+    "altered": altered,
+    "truncated": truncated,
+    "linked": linked,
+    "schema": other(schema_version=2),
+    "no schema": other(schema_version=None),
+    "damaged": other(bundle="?"),
+    "another bundle": other(bundle="c" * 64),
+    "another version": other(version="10.15.1.29"),
+    "version": other(version="10"),
+    "another GPU": other(capabilities=["8.9"]),
+    "no GPU": other(capabilities=[]),
+    "field": other(surprise=1),
+    "no field": other(contents=None),
+    "flavour": other(flavour="coreml"),
+    "files": other(files={}),
+    "profiles": other(profiles=[{"a": [1, 2]}]),
+    "API": other(plugin=PLUGIN.model_dump() | {"api_version": 1}),
+    "plugins": other(plugin=PLUGIN.model_dump() | {"libsige_tensorrt": "d" * 64}),
+    "kernels": other(plugin=PLUGIN.model_dump() | {"libsige_kernels": "d" * 64}),
+}
+
+
+@pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
+def test_engines_are_refused_with_the_sentences_of_python(
+    buffers: Path, tiny_copy: Path, script: Script, flavour: Any
+) -> None:
+    bundle, wanted = sige.open_bundle(tiny_copy), []
+    plugin = PluginSpec.model_validate(PLUGIN)
+    for how, change in WRONG_ENGINES.items():
+        folder = write_engines(bundle, flavour=flavour, version=VERSION)
+        change(folder)
+        try:
+            found = find_engine(bundle, flavour, VERSION, "8.6")
+            what = {"flavour": flavour, "version": VERSION, "capability": "8.6"}
+            check_engine(read_engine(found), **what, plugin=plugin, bundle=bundle)
+            wanted.append("ok done")
+        except sige.SigeError as error:
+            wanted.append(f"{type(error).__name__} {error}")
+        script.lines = [f"open {tiny_copy} cpu tensorrt"]
+        target = (
+            flavour,
+            VERSION,
+            "8.6",
+            plugin.api_version,
+            plugin.libsige_tensorrt,
+            plugin.libsige_kernels,
+        )
+        said = script.all_answers(buffers, TARGET=" ".join(map(str, target)))
+        assert said == [wanted[-1]], how
+        shutil.rmtree(tiny_copy / "tensorrt")
+    assert wanted.count("ok done") == 1
+
+
+@pytest.mark.xdist_group("cpp sanitized")
+def test_it_runs_clean_under_sanitizers(
+    needs: list[str], sanitized_prefix: Path, tiny_path: Path, script: Script, tmp_path: Path
+) -> None:
+    buffers = built(needs, sanitized_prefix, tmp_path / "sanitized")
+    base = tiny.inputs()
+    for device in ["cpu", "cuda:0 onnxruntime cuda"] if CUDA else ["cpu"]:
+        script.add(f"open {tiny_path} {device}", f"place {'host' if device == 'cpu' else 'cuda'}")
+        script.set(**base).call("record")
+        for inputs in (tiny.edited(base, *BOX), tiny.edited(base, *WIDE), base):
+            script.set(**inputs).call("edit").call("edit").add("commit")
+        script.add(f"save {tmp_path / 'state'}", f"load {tmp_path / 'state'}", "threads 3")
+        script.set(image=base["image"][:1]).add("edit /nowhere").set(**base).add("repeat 20")
+    answers = script.run(buffers, UBSAN_OPTIONS="halt_on_error=1")
+    assert {answer.split()[0] for answer in answers} == {"ok", "InputError"}

@@ -83,17 +83,6 @@ static Manifest parse(const std::string& root, const json& data) {
   }
 }
 
-// SHA-256 (hex); empty, with errno, where the file cannot be read.
-static std::string sha256(const fs::path& path) {
-  Digest digest;
-  const File file(path);
-  std::vector<char> buffer(1 << 20);
-  ssize_t count = 0;
-  while ((count = file.read(buffer.data(), buffer.size())) > 0)
-    digest.add(buffer.data(), static_cast<size_t>(count));
-  return count < 0 ? "" : digest.hex();
-}
-
 Bundle::Bundle(const fs::path& folder) : root_(fs::absolute(folder).lexically_normal()) {
   if (!root_.has_filename()) root_ = root_.parent_path();
   std::error_code none;

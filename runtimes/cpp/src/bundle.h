@@ -16,6 +16,7 @@ class Bundle {
   explicit Bundle(const std::filesystem::path& folder);
 
   const Manifest& manifest() const { return manifest_; }
+  const std::filesystem::path& root() const { return root_; }
 
   // Path of one of the files; throws Error if any of them was replaced since the bundle was opened.
   std::filesystem::path path(const std::string& name) const;

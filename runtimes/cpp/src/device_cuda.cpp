@@ -88,7 +88,7 @@ std::unique_ptr<Device> tensorrt_device(const Bundle& bundle, const Options& opt
   check_kernel_types(bundle.manifest());
   const auto memory = cuda_memory(device_index(options.device), options);
   const auto here = memory->current();
-  return native_device(bundle, options, memory, tensorrt_on_buffers(bundle, memory, memory->capability()));
+  return native_device(bundle, options, memory, tensorrt_on_buffers(bundle, memory));
 }
 
 #else

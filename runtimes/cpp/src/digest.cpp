@@ -1,8 +1,12 @@
 #include "digest.h"
 
+#include <fcntl.h>
 #include <openssl/evp.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <new>
+#include <vector>
 
 namespace sige {
 
@@ -26,6 +30,20 @@ std::string Digest::hex() {
     hex += "0123456789abcdef"[digest[i] & 15];
   }
   return hex;
+}
+
+std::string sha256(const std::filesystem::path& file) {
+  const int descriptor = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) return "";
+  Digest digest;
+  std::vector<char> piece(1 << 20);
+  ssize_t count = 0;
+  while ((count = ::read(descriptor, piece.data(), piece.size())) > 0)
+    digest.add(piece.data(), static_cast<size_t>(count));
+  const int failed = errno;
+  ::close(descriptor);
+  errno = failed;
+  return count < 0 ? "" : digest.hex();
 }
 
 }  // namespace sige

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <filesystem>
 #include <string>
 
 struct evp_md_ctx_st;
@@ -21,5 +22,8 @@ class Digest {
  private:
   evp_md_ctx_st* context_;
 };
+
+// SHA-256 (hex) of a file; empty, with errno, where it cannot be read.
+std::string sha256(const std::filesystem::path& file);
 
 }  // namespace sige
