@@ -16,7 +16,6 @@ from sige_deploy.graph.translate import Translation
 from sige_deploy.ops import DOMAIN, OPSET, VERSION, function_for
 
 #: Standard ops that only give a tensor another shape: no engine launches anything for them.
-ASIDE = "aside."  # begins the names of outputs that are no more than memory of their own
 VIEWS = frozenset("Constant Flatten Reshape Shape Size Squeeze Unsqueeze".split())
 
 
@@ -55,33 +54,15 @@ def build_edit(translation: Translation) -> ir.Model:
 
 def _mark_early(graph: ir.Graph) -> None:
     """Set `early` on the Convs that may run beside those in front of them: they read the network's inputs
-    alone, as those do that make the features of a label map that every block modulates with. So do Convs of
-    such features whose readers wait longer for something else; their results become outputs, `aside.*`."""
+    alone, as those do that make the features of a label map that every block modulates with."""
     outputs = set(graph.outputs)
-    depths: dict[ir.Value, int] = {}  # ops of ours one after the other up to a value
-    early: set[ir.Value] = set()
     for node in graph:
-        before = max((depths.get(v, 0) for v in node.inputs if v is not None), default=0)
-        depths.update((v, before + (node.domain == DOMAIN)) for v in node.outputs)
-    for node in graph:
-        if (node.domain, node.op_type) != (DOMAIN, "Conv"):
+        if (node.domain, node.op_type) != (DOMAIN, "Conv") or node.outputs[0] not in outputs:
             continue
-        result = node.outputs[0]
-        readers = [use.node for use in result.uses()]
-        if not readers or any(reader.domain != DOMAIN for reader in readers):
-            continue
-        made = [v for v in node.inputs if v is not None and v.producer() is not None]
-        if made:
-            waits = all(any(depths.get(v, 0) > depths[result] for v in r.inputs if v) for r in readers)
-            if not waits or not early.issuperset(made):
-                continue
-            if result not in outputs:
-                result.name = f"{ASIDE}{result.name}"
-                graph.outputs.append(result)
-        elif result not in outputs:
-            continue
-        node.attributes["early"] = ir.AttrInt64("early", 1)
-        early.add(result)
+        readers = [use.node for use in node.outputs[0].uses()]
+        given = all(v is None or v.producer() is None for v in node.inputs)
+        if given and readers and all(reader.domain == DOMAIN for reader in readers):
+            node.attributes["early"] = ir.AttrInt64("early", 1)
 
 
 def launches(edit: ir.Model) -> dict[str, int]:

@@ -14,7 +14,6 @@ from sige_deploy import native
 from sige_deploy.bundle import Bundle
 from sige_deploy.devices.cuda import CudaMemory, device_index
 from sige_deploy.devices.dlpack import Lent
-from sige_deploy.devices.edits import Room
 from sige_deploy.devices.graphs import CudaGraphs, Direct, Graphs
 from sige_deploy.devices.memory import Buffer, Memory, laid_out
 from sige_deploy.devices.native import NativeDevice
@@ -27,7 +26,6 @@ from sige_deploy.runtimes.onnxruntime_session import create, edit_graph, transla
 WEIGHTS = "weights.safetensors"
 _NO_END = "disable_synchronize_execution_providers"  # of a run
 _KEPT: list[Any] = []
-_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
 def open_cuda(bundle: Bundle, device: str, threads: int | None) -> OnnxRuntimeOnBuffers:
@@ -62,7 +60,6 @@ class OnnxRuntimeOnBuffers:
         self._sessions: dict[str, Any] = {}
         self._repeated: dict[str, Mapping[str, Buffer]] = {}  # by graph: inputs of runs that may be captured
         self._weights: dict[str, Any] | None = None
-        self._room = Room(memory)
 
     def device(self) -> NativeDevice:
         graphs: Graphs = CudaGraphs(self.memory) if isinstance(self.memory, CudaMemory) else Direct()
@@ -118,13 +115,12 @@ class OnnxRuntimeOnBuffers:
 
         session = self._session(file)
         place = _place(self.memory)
-        aside = self._aside(session, inputs, outputs)
         with translated(doing, self.memory):
             binding = session.io_binding()
             for node in session.get_inputs():
                 buffer = inputs[node.name]
                 binding.bind_input(node.name, *place, buffer.dtype, buffer.shape, buffer.pointer)
-            for name, buffer in {**outputs, **aside}.items():
+            for name, buffer in outputs.items():
                 binding.bind_output(name, *place, buffer.dtype, buffer.shape, buffer.pointer)
             options = onnxruntime.RunOptions()
             if repeated:
@@ -135,7 +131,7 @@ class OnnxRuntimeOnBuffers:
                 # Activations of a dense pass are large and a record is rare: give the memory back.
                 arena = f"gpu:{place[1]}" if self.memory.backend else "cpu:0"
                 options.add_run_config_entry("memory.enable_memory_arena_shrinkage", arena)
-        kept = (dict(inputs), dict(outputs), aside)
+        kept = (dict(inputs), dict(outputs))
 
         def run() -> None:
             assert kept  # the binding knows addresses only
@@ -143,20 +139,6 @@ class OnnxRuntimeOnBuffers:
                 session.run_with_iobinding(binding, options)
 
         return run
-
-    def _aside(
-        self, session: Any, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]
-    ) -> dict[str, Buffer]:
-        """Memory for the other outputs: results of early ops, which nothing may overwrite meanwhile."""
-        rest = [node for node in session.get_outputs() if node.name not in outputs]
-        sizes = {
-            symbol: size
-            for node in session.get_inputs()
-            for symbol, size in zip(node.shape, inputs[node.name].shape)
-        }
-        return self._room.place(
-            {node.name: ([sizes.get(s, s) for s in node.shape], _DTYPES[node.type]) for node in rest}
-        )
 
     def _session(self, file: str) -> Any:
         if file not in self._sessions:

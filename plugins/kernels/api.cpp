@@ -193,7 +193,6 @@ void sige_plans_destroy(sige_plans*) {}
 int32_t sige_plans_one_kernel(const sige_plans*, const sige_conv_args*) { return 0; }
 sige_status sige_branch_create(sige_branch**) { return SIGE_NO_BACKEND; }
 sige_status sige_branch_fork(sige_branch*, void*, void**) { return SIGE_NO_BACKEND; }
-sige_status sige_branch_follow(sige_branch*, void*) { return SIGE_NO_BACKEND; }
 sige_status sige_branch_add(sige_branch*, void*, const void*) { return SIGE_NO_BACKEND; }
 sige_status sige_branch_join(sige_branch*, void*, const void* const*, int32_t) { return SIGE_NO_BACKEND; }
 void sige_branch_destroy(sige_branch*) {}

@@ -14,7 +14,6 @@ void Attention::run(Call& call) const {
   args.out = call.output({args.batch, args.fresh, int64_t{args.heads} * args.dv});
   const Workspace workspace(allocator_.get(), bytes);
   const sige_execution execution = call.execution(target_, workspace, bytes);
-  call.join(execution);
   check(sige_attention(&args, &execution));
 }
 

@@ -38,11 +38,6 @@ void* Branch::fork(void* stream) const {
   return beside;
 }
 
-void Branch::follow(void* stream) const {
-  const std::lock_guard<std::mutex> guard(lock);
-  check(sige_branch_follow(branch_, stream));
-}
-
 void Branch::add(void* stream, const void* result) const {
   const std::lock_guard<std::mutex> guard(lock);
   check(sige_branch_add(branch_, stream, result));

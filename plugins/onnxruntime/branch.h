@@ -21,7 +21,6 @@ class Branch {
   ~Branch();
 
   void* fork(void* stream) const;
-  void follow(void* stream) const;
   void add(void* stream, const void* result) const;
 
  private:

@@ -60,17 +60,12 @@ void Conv::run(Call& call) const {
   const std::lock_guard<std::mutex> guard(lock_);
   check(sige_plans_prepare(plans_.get(), &args, 1));
   execution.plans = plans_.get();
+  if (!early_ || !sige_plans_one_kernel(plans_.get(), &args)) return check(sige_conv(&args, &execution));
+  if (!branch_) branch_ = Branch::of(execution.stream);
   void* const stream = execution.stream;
-  if (early_ && !branch_) branch_ = Branch::of(stream);
-  if (early_ && sige_plans_one_kernel(plans_.get(), &args)) {
-    execution.stream = branch_->fork(stream);
-    check(sige_conv(&args, &execution));
-    branch_->add(stream, args.out);
-  } else {
-    call.join(execution);
-    check(sige_conv(&args, &execution));
-    if (early_) branch_->follow(stream);
-  }
+  execution.stream = branch_->fork(stream);
+  check(sige_conv(&args, &execution));
+  branch_->add(stream, args.out);
 }
 
 }  // namespace sige::ort

@@ -23,7 +23,6 @@ void Gather::run(Call& call) const {
   args.out = call.output({args.source.batch, args.source.targets, width});
   const Workspace workspace(allocator_.get(), bytes);
   const sige_execution execution = call.execution(target_, workspace, bytes);
-  call.join(execution);
   check(sige_gather(&args, &execution));
 }
 

@@ -81,19 +81,15 @@ sige_execution Call::execution(const Target& target, const Workspace& workspace,
   execution.workspace_bytes = bytes;
   if (target.backend == SIGE_CUDA) {
     execution.stream = context_.GetGPUComputeStream();
+    std::vector<const void*> read;
+    for (size_t i = 0; i < context_.GetInputCount(); ++i)
+      if (const Ort::ConstValue value = context_.GetInput(i)) read.push_back(value.GetTensorRawData());
+    Branch::join(execution.stream, read.data(), static_cast<int32_t>(read.size()));
   } else {
     execution.parallel_for = parallel_for;
     execution.parallel_context = &context_;
   }
   return execution;
-}
-
-void Call::join(const sige_execution& execution) const {
-  if (execution.backend != SIGE_CUDA) return;
-  std::vector<const void*> read;
-  for (size_t i = 0; i < context_.GetInputCount(); ++i)
-    if (const Ort::ConstValue value = context_.GetInput(i)) read.push_back(value.GetTensorRawData());
-  Branch::join(execution.stream, read.data(), static_cast<int32_t>(read.size()));
 }
 
 Kernel::Kernel(const Ort::ConstKernelInfo& info, const Target& target) : target_(target) {

@@ -67,8 +67,6 @@ class Call {
   Tensor input(size_t index, std::initializer_list<int64_t> shape) const;
   void* output(std::initializer_list<int64_t> shape);
   sige_execution execution(const Target& target, const Workspace& workspace, size_t bytes);
-  // To be called before a launch on the stream: has it wait for those inputs that ops beside it make.
-  void join(const sige_execution& execution) const;
 
  private:
   Ort::KernelContext context_;

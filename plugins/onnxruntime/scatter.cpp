@@ -7,7 +7,6 @@ void Scatter::run(Call& call) const {
   args.out = call.output({args.batch, args.pixels, args.channels});
   const Workspace none(allocator_.get(), 0);
   const sige_execution execution = call.execution(target_, none, 0);
-  call.join(execution);
   check(sige_scatter(&args, &execution));
 }
 

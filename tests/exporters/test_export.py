@@ -210,24 +210,3 @@ def test_a_result_that_lies_in_the_engines_memory_comes_in_its_turn(tmp_path: Pa
     text = "h = Conv<pads=[1,1,1,1]>(x, w)\ny = Conv(h, v)"  # a linear layer reads no base of h
     weights = {"w": weight(8, 4, 3, 3), "v": weight(3, 8, 1, 1)}
     assert early(network(text, weights=weights), tmp_path) == [0, 0]
-
-
-def test_what_follows_from_the_input_alone_is_early_where_its_reader_waits_for_more(tmp_path: Path) -> None:
-    text = """a = Conv<pads=[1,1,1,1]>(x, w)  b = Relu(a)
-        c = Conv<pads=[1,1,1,1]>(b, u)  d = Relu(c)
-        g = Conv<pads=[1,1,1,1]>(d, u)  h = Relu(g)  e = Conv<pads=[1,1,1,1]>(h, u)
-        s = Conv<pads=[1,1,1,1]>(b, t)  f = Add(e, s)  y = Conv<pads=[1,1,1,1]>(f, v)"""
-    weights = {
-        "w": weight(8, 4, 3, 3),
-        "u": weight(8, 8, 3, 3),
-        "t": -weight(8, 8, 3, 3),
-        "v": weight(3, 8, 3, 3),
-    }
-    marks = early(network(text, weights=weights), tmp_path)
-    edit = onnx.load(tmp_path / "bundle" / "edit.onnx", load_external_data=False)
-    aside = [output.name for output in edit.graph.output if output.name.startswith("aside.")]
-    made = {o: n for n in edit.graph.node for o in n.output}
-    assert sum(marks) == 2 and len(aside) == 1  # a; and s, whose reader waits longer for h
-    (residual,) = (node for node in edit.graph.node if aside[0] in node.input)
-    assert "residual" in residual.overload and "early" not in {a.name for a in residual.attribute}
-    assert {a.name: a.i for a in made[aside[0]].attribute}["early"] == 1

@@ -65,16 +65,6 @@ sige_status sige_branch_fork(sige_branch* branch, void* stream, void** beside) {
   return SIGE_OK;
 }
 
-sige_status sige_branch_follow(sige_branch* branch, void* stream) {
-  if (!branch) return SIGE_INVALID_ARGUMENT;
-  const auto main = static_cast<cudaStream_t>(stream);
-  unsigned long long capture = 0;
-  if (capture_of(main, capture)) return failed();
-  if (!capture || capture != branch->capture) return SIGE_OK;  // a fork to come follows anyway
-  if (cudaEventRecord(branch->start, main) || cudaStreamWaitEvent(branch->beside, branch->start, 0)) return failed();
-  return SIGE_OK;
-}
-
 sige_status sige_branch_add(sige_branch* branch, void* stream, const void* result) {
   if (!branch || !result) return SIGE_INVALID_ARGUMENT;
   unsigned long long capture = 0;

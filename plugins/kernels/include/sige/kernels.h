@@ -193,15 +193,13 @@ SIGE_API void sige_plans_destroy(sige_plans* plans);
 SIGE_API int32_t sige_plans_one_kernel(const sige_plans* plans, const sige_conv_args* args);
 
 /* Ops of a captured run that may go on beside those in front of them: a second stream. An op that reads inputs of the run
- * alone, or what follows from them, and whose result nothing else overwrites in it, asks `sige_branch_fork` for the stream to launch on and then says `sige_branch_add(stream, result)`; every op calls
+ * alone, and whose result nothing else overwrites in it, asks `sige_branch_fork` for the stream to launch on and then says `sige_branch_add(stream, result)`; every op calls
  * `sige_branch_join` with what it reads before its launch. The first fork of a capture branches off behind all that is on
- * `stream` by then, and every result must be read by an op of the same capture. What such an op reads may be results of
- * others of them, in the order of their forks; if one of these was launched on `stream` after all, `sige_branch_follow` has
- * later ones wait for it. Outside a capture `beside` is `stream`. Not to be called from two threads at once. */
+ * `stream` by then, and every result must be read by an op of the same capture. Outside a capture `beside` is `stream`. Not
+ * to be called from two threads at once. */
 typedef struct sige_branch sige_branch;
 SIGE_API sige_status sige_branch_create(sige_branch** branch);
 SIGE_API sige_status sige_branch_fork(sige_branch* branch, void* stream, void** beside);
-SIGE_API sige_status sige_branch_follow(sige_branch* branch, void* stream);
 SIGE_API sige_status sige_branch_add(sige_branch* branch, void* stream, const void* result);
 SIGE_API sige_status sige_branch_join(sige_branch* branch, void* stream, const void* const* read, int32_t count);
 SIGE_API void sige_branch_destroy(sige_branch* branch);
