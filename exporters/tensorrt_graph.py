@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sige_deploy.exporters.graphs import ASIDE
 from sige_deploy.ops import DOMAIN, SIGNATURES, VERSION
 
 if TYPE_CHECKING:
@@ -18,8 +17,8 @@ def for_tensorrt(edit: ir.Model) -> ir.Model:
     string attribute `inputs` gives their names in order, with spaces between. `plugin_namespace` and
     `plugin_version` are what the parser finds the plugin by, and every attribute of the op is written out, as
     the parser warns of one that it misses. The function bodies go: they count inputs with gaps, and a node
-    whose plugin is not loaded has to stop the parser. So do outputs that are memory for early ops alone. Each
-    node gets a name of its own, by which its plugin is known.
+    whose plugin is not loaded has to stop the parser. Each node gets a name of its own, by which its plugin
+    is known.
 
     The result is for TensorRT alone. Returns `edit`.
     """
@@ -43,7 +42,6 @@ def for_tensorrt(edit: ir.Model) -> ir.Model:
         for position, (_, value) in enumerate(present):
             node.replace_input_with(position, value)
         node.overload = ""
-    edit.graph.outputs[:] = [v for v in edit.graph.outputs if not (v.name or "").startswith(ASIDE)]
     for identifier in [key for key in edit.functions if key[0] == DOMAIN]:
         del edit.functions[identifier]
     return edit
