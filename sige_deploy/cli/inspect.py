@@ -9,6 +9,7 @@ from sige_deploy.cli.arguments import BundleArgument, Json
 from sige_deploy.cli.console import amount, busy, launched, share, show, show_json, size
 
 if TYPE_CHECKING:
+    from sige_deploy.bundle import Bundle
     from sige_deploy.manifest import CacheSpec, Manifest
 
 SHORTEST = 12  # characters of a hash that are shown
@@ -20,12 +21,14 @@ def inspect(bundle: BundleArgument, json: Json = False) -> None:
 
     with busy("check the files"):
         opened = open_bundle(bundle)
+        engines = _engines(opened)
     manifest = opened.manifest
     if json:
         totals = {"cache_bytes": sum(map(cache_bytes, manifest.caches)), "bundle_id": opened.id}
-        show_json({**manifest.model_dump(), **totals})
+        show_json({**manifest.model_dump(), **totals, "engines": engines})
         return
-    for title, columns, rows in _tables(manifest, opened.id):
+    tables = _tables(manifest, opened.id)
+    for title, columns, rows in [*tables, ("Engines", ["folder", "for", "state"], engines)]:
         if rows:
             show(title, columns, rows)
 
@@ -34,6 +37,23 @@ def cache_bytes(cache: CacheSpec) -> int:
     import numpy as np
 
     return math.prod(cache.shape) * np.dtype(cache.dtype).itemsize
+
+
+def _engines(bundle: Bundle) -> list[list[str]]:
+    """Folder, what it is for, and whether it is whole and of this bundle."""
+    from sige_deploy.engines import engine_folders, read_engine
+    from sige_deploy.errors import BundleError
+
+    rows = []
+    for folder in engine_folders(bundle):
+        try:
+            manifest = read_engine(folder)
+        except BundleError as error:
+            rows.append([folder.name, "", str(error)])
+            continue
+        whole = "whole" if manifest.bundle == bundle.id else "of another bundle; build the engines anew"
+        rows.append([folder.name, str(manifest), whole])
+    return rows
 
 
 def _tables(manifest: Manifest, bundle_id: str) -> list[tuple[str, list[str], list[list[str]]]]:

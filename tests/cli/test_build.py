@@ -28,9 +28,12 @@ def test_build_writes_engines_for_the_architectures(
     for name, content in manifest.contents.items():
         row = next(line for line in done.out.splitlines() if line.startswith(name))
         assert row.split()[3:] == [str(content.layers), str(len(content.plugins)), "built"]
-    # Another limit of scratch memory is another engine; the same one comes from the cache.
+    assert cli("inspect", three_copy, "--json").json()["engines"] == [[folder.name, str(manifest), "whole"]]
     again = cli(*words, "--workspace", "64", "--cache", tmp_path / "cache")
     assert again.out.count("from the cache") == 3
+    (folder / "edit.engine").write_bytes(b"")
+    shown = cli("inspect", three_copy).out
+    assert "Engines" in shown and "is truncated or of another engine" in " ".join(shown.split())
 
 
 def test_build_says_what_is_missing(cli: Sige, three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
