@@ -128,6 +128,10 @@ class Device(Protocol):
         """Whether it is a GPU."""
 
     @property
+    def place(self) -> str:
+        """ "cpu", "cuda:0", ..., as torch calls it."""
+
+    @property
     def recorded(self) -> bool:
         """Whether there is a recorded state."""
 

@@ -46,6 +46,7 @@ class HostDevice:
     """A `Device` of numpy arrays on a runtime that takes such."""
 
     gpu = False
+    place = "cpu"
     graphs = 0
 
     def __init__(self, bundle: Bundle, runtime: HostRuntime) -> None:

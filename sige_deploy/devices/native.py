@@ -84,6 +84,10 @@ class NativeDevice:
         return self.memory.backend == 1
 
     @property
+    def place(self) -> str:
+        return self.memory.device
+
+    @property
     def storage(self) -> Buffers:
         """Where the recorded state is, as `caches.expected` names it."""
         return self._stored()[1]

@@ -86,7 +86,6 @@ class BufferParcel:
             for name, pixels in rows.items()
         }
         self._places, packed = offsets(self._rows)
-        self._courier.wait()  # what was sent last has left the pinned memory
         self._make_room(self._front + packed)
         assert self._host is not None and self._there is not None
         whole = source.front()
@@ -102,6 +101,7 @@ class BufferParcel:
         if packed:
             part = [packed], np.uint8, self._front
             self._courier.send(self._host.view(*part), self._there.view(*part))
+        self._courier.wait()  # so that the pinned memory may change, and whoever measures has waited
 
     def put(self) -> None:
         device = self._device

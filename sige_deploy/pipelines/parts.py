@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sige_deploy.errors import InputError
+from sige_deploy.inputs import as_numpy
 from sige_deploy.session import Session
 
 Arrays = dict[str, np.ndarray]
@@ -86,12 +87,13 @@ class Conditions:
     """What the UNet follows beside the latents.
 
     text: of `Condition`. guidance: weight of the conditional half over the other, 1 for none. given: further
-    inputs, as they are. extra: channels [C + 1, h, w] that stand behind the latents of inpainting networks.
+    inputs, as they are. Both are as `Denoiser.placed` leaves them. extra: channels [C + 1, h, w] that stand
+    behind the latents of inpainting networks.
     """
 
-    text: Mapping[str, np.ndarray]
+    text: Mapping[str, Any]
     guidance: float
-    given: Mapping[str, np.ndarray]
+    given: Mapping[str, Any]
     extra: np.ndarray | None = None
 
 
@@ -103,7 +105,20 @@ class Denoiser:
         self._batch = parts.batch
         self._dtype = parts.dtype(parts.unet, "sample")
 
-    def inputs(self, scaled: np.ndarray, timestep: float, conditions: Conditions) -> Arrays:
+    def placed(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Inputs that many steps share, on the UNet's GPU if it runs on one and torch can use it, so that
+        they are not sent there every time."""
+        with self._parts.unet.held() as device:
+            place = device.place
+        if place == "cpu":
+            return dict(arrays)
+        import torch
+
+        if not torch.cuda.is_available():
+            return dict(arrays)
+        return {name: torch.from_numpy(np.ascontiguousarray(x)).to(place) for name, x in arrays.items()}
+
+    def inputs(self, scaled: np.ndarray, timestep: float, conditions: Conditions) -> dict[str, Any]:
         """Of latents [C, h, w] as the scheduler scales them."""
         sample = scaled if conditions.extra is None else np.concatenate([scaled, conditions.extra])
         return {
@@ -113,9 +128,9 @@ class Denoiser:
             **conditions.given,
         }
 
-    def prediction(self, outputs: Mapping[str, np.ndarray], guidance: float) -> np.ndarray:
+    def prediction(self, outputs: Mapping[str, Any], guidance: float) -> np.ndarray:
         """float32 [C, h, w]."""
-        noise = next(iter(outputs.values())).astype(np.float32)
+        noise = as_numpy("noise", next(iter(outputs.values()))).astype(np.float32)
         if self._batch == 1:
             return noise[0]
         return noise[0] + np.float32(guidance) * (noise[1] - noise[0])

@@ -116,8 +116,10 @@ class DiffusionPipeline:
         counts = {"unet": steps, "vae_encoder": 1, "vae_decoder": 1}
         run = Run(parts.sessions, counts, key, budget)
         try:
-            conditions = Conditions(parts.condition(prompt, negative), weight, controls)
-            self._recorded(run, sampler, conditions, given, start, on_step)
+            denoiser = Denoiser(parts)
+            text = denoiser.placed(parts.condition(prompt, negative))
+            conditions = Conditions(text, weight, denoiser.placed(controls))
+            self._recorded(run, sampler, denoiser, conditions, given, start, on_step)
             run.tensors.update(controls)
         except BaseException:
             run.close()
@@ -158,12 +160,13 @@ class DiffusionPipeline:
         self,
         run: Run,
         sampler: Sampler,
+        denoiser: Denoiser,
         conditions: Conditions,
         given: np.ndarray | None,
         start: int,
         on_step: OnStep | None,
     ) -> None:
-        parts, denoiser = self.parts, Denoiser(self.parts)
+        parts = self.parts
         noise = sampler.gaussian(parts.latent)
         latents = np.zeros((sampler.steps + 1, *parts.latent), np.float32)
         if given is not None:

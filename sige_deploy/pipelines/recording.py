@@ -285,7 +285,7 @@ class Recording:
         elif control is not None:
             raise InputError("this pipeline has no ControlNet; leave control out.")
         weight = float(key["guidance"]) if guidance is None else guidance
-        return Conditions(text, weight, given)
+        return Conditions(self._denoiser.placed(text), weight, self._denoiser.placed(given))
 
     def _inpainted(
         self, conditions: Conditions, picture: np.ndarray, pixels: np.ndarray, latents: np.ndarray, hide: bool

@@ -243,9 +243,14 @@ class Track:
         return self._pool.submit(load)
 
     def _recompute(self, slot: Slot, needs: Needs, nbytes: int) -> bool:
-        if not needs.caches or (slot.edited and slot.tier != "none"):
+        """Whether to record a step anew. That must not change a bit, so not what has commits written into it
+        or is kept in fewer bits."""
+        if slot.tier == "none":
+            return needs.caches
+        lossy = isinstance(slot.kept, State) and slot.kept.layout.storage != "exact"
+        if not needs.caches or slot.edited or lossy:
             return False
-        return slot.tier == "none" or self.costs.recompute(slot.tier, nbytes)
+        return self.costs.recompute(slot.tier, nbytes)
 
     def _recorded(self, inputs: Mapping[str, Any]) -> Arrays:
         self.session.put(None)

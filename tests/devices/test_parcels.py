@@ -1,0 +1,146 @@
+"""Recorded states brought to buffers: edits give the bits that they gave where the state was recorded, and
+only what they read is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from sige_deploy.bundle import Bundle, open_bundle
+from sige_deploy.devices import cuda
+from sige_deploy.devices.base import Needs
+from sige_deploy.devices.memory import host_array
+from sige_deploy.errors import RuntimeFailure, StateError
+from sige_deploy.runs.reading import Reader
+from sige_deploy.runs.state import Layout, State
+from sige_deploy.runtimes.onnxruntime_buffers import OnnxRuntimeOnBuffers
+from sige_deploy.session import Session
+
+from .fake_cuda import Runtime, cudaMemoryType
+from .fake_gpu import FakeGpu
+
+MASK = np.zeros((tiny.H, tiny.W), bool)
+MASK[3:6, 4:9] = True
+Make = Callable[[Bundle], OnnxRuntimeOnBuffers]
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> Runtime:
+    fake = Runtime()
+    monkeypatch.setattr(cuda, "_bindings", lambda device: fake)
+    return fake
+
+
+@pytest.fixture(params=["host memory", "stand-in"])
+def session(
+    request: pytest.FixtureRequest, tiny_path: Path, library: Path, on_buffers: Make, driver: Runtime
+) -> Iterator[Session]:
+    bundle = open_bundle(tiny_path)
+    gpu = request.param == "stand-in"
+    with Session(bundle, FakeGpu(bundle, library, driver) if gpu else on_buffers(bundle)) as opened:
+        yield opened
+
+
+def kept(session: Session, storage: str = "exact") -> State:
+    """The recorded state, in the memory that the device copies from fast."""
+    layout = Layout(session.bundle.manifest, storage)  # type: ignore[arg-type]
+    with session.held() as device:
+        state = State(layout, device.block(layout.nbytes))
+        state.fill(device.arrays())
+    return state
+
+
+def edited(session: Session, step: int) -> dict[str, bytes]:
+    changed = tiny.edited(tiny.inputs(step), slice(3, 6), slice(4, 9), 1.0 + step)
+    return {name: value.tobytes() for name, value in session.edit(mask=MASK, **changed).items()}
+
+
+def test_two_parcels_in_turn(session: Session) -> None:
+    wanted, states, on_device = [], [], []
+    for step in range(4):
+        session.record(**tiny.inputs(step))
+        states.append(kept(session))
+        with session.held() as device:
+            on_device.append(device.keep())
+        wanted.append(edited(session, step))
+    with session.held() as device:
+        needs = Reader(session.bundle, device.gpu).read(MASK).needs
+        parcels = [device.parcel(), device.parcel()]
+        for sources, what in ((states, needs), (states, Needs()), (on_device, needs), (states, needs)):
+            for step in (0, 1, 2, 3, 1):
+                source = sources[step]
+                assert source is not None
+                parcels[step % 2].load(source, what)
+                session.put(parcels[step % 2])
+                assert edited(session, step) == wanted[step]
+        session.put(None)
+    with pytest.raises(StateError, match="call record or load first"):
+        edited(session, 0)
+
+
+def test_pinned_memory_is_sent_from_where_it_is(session: Session, driver: Runtime) -> None:
+    """What edits read whole is not copied on the host; of the rest, the rows alone are packed."""
+    session.record(**tiny.inputs(0))
+    state = kept(session)
+    with session.held() as device:
+        needs = Reader(session.bundle, device.gpu).read(MASK).needs
+        parcel = device.parcel()
+        parcel.load(state, needs)
+        front, packed = parcel._front, parcel._host.nbytes - parcel._front  # type: ignore[attr-defined]
+        rows = (needs.rows or {})["cache.base.h"].size * tiny.B * tiny.C * 4
+        assert rows <= packed < rows + 256 and front == state.layout.begins["cache.base.h"]
+        if driver.blocks:
+            pinned = [
+                size for _, size, kind in driver.blocks.values() if kind == cudaMemoryType.cudaMemoryTypeHost
+            ]
+            assert state.nbytes in pinned
+        parcel.put()
+        host = parcel._host  # type: ignore[attr-defined]
+        whole = state.front()
+        assert whole is not None
+        if device.memory.lands(whole.ctypes.data):  # type: ignore[attr-defined]
+            assert not np.array_equal(host_array(host)[:front], whole[:front])
+
+
+def test_coded_states_are_packed_as_they_were_recorded(session: Session) -> None:
+    session.record(**tiny.inputs(0))
+    wanted = edited(session, 0)
+    state = kept(session, "float16")
+    with session.held() as device:
+        parcel = device.parcel()
+        parcel.load(state, Reader(session.bundle, device.gpu).read(MASK).needs)
+        session.put(parcel)
+        got = edited(session, 0)
+        assert got.keys() == wanted.keys() and got != wanted
+        one, other = (np.frombuffer(x["y"], np.float32) for x in (got, wanted))
+        np.testing.assert_allclose(one, other, atol=0.02)
+
+
+def test_rows_of_a_state_on_the_device(session: Session) -> None:
+    session.record(**tiny.inputs(0))
+    with session.held() as device:
+        copy = device.keep()
+        assert copy is not None and copy.nbytes == Layout(session.bundle.manifest).nbytes
+        pixels = np.array([3, 17, 200], np.int32)
+        before = copy.array("cache.base.h")
+        np.testing.assert_array_equal(copy.rows("cache.base.h", pixels), before[:, pixels])
+        raw = copy.raw("cache.base.h", pixels)
+        copy.write("cache.base.h", pixels, np.ones((tiny.B, 3, tiny.C), np.float32))
+        assert (copy.array("cache.base.h")[:, pixels] == 1).all()
+        copy.put_raw("cache.base.h", pixels, raw)
+        np.testing.assert_array_equal(copy.array("cache.base.h"), before)
+        copy.replace("input.gain", np.full(1, 3, np.float32))
+        assert copy.array("input.gain") == 3
+
+
+def test_no_room_for_a_copy_says_so(session: Session, driver: Runtime) -> None:
+    session.record(**tiny.inputs(0))
+    if not driver.blocks:
+        pytest.skip("host memory has no budget of its own")
+    driver.memory = 0
+    with session.held() as device, pytest.raises(RuntimeFailure, match="is out of memory"):
+        device.keep()
