@@ -186,9 +186,11 @@ class Worker:
         if not parser.num_errors:
             return f"{self.title} cannot read the {graph} graph{self._said()}"
         error = parser.get_error(0)
-        node = f"'{error.node_name()}' ({error.node_operator()})"
         said = [line for line in error.desc().splitlines() if not re.match(_EMPTY, line)]
         reason = _sentence(said[0]) if said else error.code().name.lower().replace("_", " ")
+        if not error.node_operator():  # of the graph as a whole, or its weights
+            return f"{self.title} cannot read the {graph} graph: {reason}"
+        node = f"'{error.node_name()}' ({error.node_operator()})"
         return f"{self.title} cannot take the node {node} of the {graph} graph: {reason}"
 
     def _said(self) -> str:
