@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,15 @@ def build(source: Path, folder: Path, *settings: str) -> None:
     run("cmake", "--build", folder)
 
 
-def installed(needs: list[str], folder: Path, *settings: str) -> Path:
-    """The prefix that libsige was installed to, beside the driver."""
+def installed(needs: list[str], folder: Path, *settings: str, driver: Sequence[str] = ()) -> Path:
+    """The prefix that libsige was installed to, beside the driver. settings: of the library; driver: of the
+    driver."""
     prefix = folder / "prefix"
     build(
         ROOT / "runtimes" / "cpp", folder / "library", *needs, f"-DCMAKE_INSTALL_PREFIX={prefix}", *settings
     )
     run("cmake", "--install", folder / "library")
-    build(ROOT / "tests" / "runtimes" / "cpp", folder / "driver", f"-DCMAKE_PREFIX_PATH={prefix}")
+    build(ROOT / "tests" / "runtimes" / "cpp", folder / "driver", f"-DCMAKE_PREFIX_PATH={prefix}", *driver)
     return prefix
 
 

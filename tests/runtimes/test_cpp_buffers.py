@@ -215,6 +215,45 @@ def test_mistakes_leave_the_session_as_it_was(
         close(one, other)
 
 
+def test_what_is_missing_for_a_gpu_is_said(
+    driver: Path, buffers: Path, tiny_path: Path, script: Script
+) -> None:
+    wanted = []
+    for device, runtime in (
+        ("cuda:x", "onnxruntime"),
+        ("tpu", "onnxruntime"),
+        ("cpu", "none"),
+        ("cpu", "tensorrt"),
+    ):
+        with pytest.raises(sige.SigeError) as caught:
+            sige.open(tiny_path, device=device, runtime=runtime)
+        wanted.append(f"{type(caught.value).__name__} {caught.value}")
+        script.add(f"open {tiny_path} {device} {runtime}")
+    script.add(
+        f"open {tiny_path} cuda:0",
+        f"open {tiny_path} cuda:0 tensorrt",
+        f"open {tiny_path} cpu onnxruntime cuda",
+    )
+    script.add(f"open {tiny_path}", "place cuda").set(**tiny.inputs()).add("record /nowhere")
+    answers = script.all_answers(driver)
+    assert answers[: len(wanted)] == wanted
+    said = [answer for answer in answers[len(wanted) :] if not answer.startswith("ok")]
+    assert [answer.split()[0] for answer in said] == ["RuntimeFailure"] * 2 + ["InputError"] * 2
+    assert "needs libsige with CUDA" in said[0] and "needs libsige with TensorRT" in said[1]
+    assert "outputs on a GPU need a session on one" in said[2]
+    assert "'image' lies on a GPU, and this session runs on the CPU" in said[3]
+
+
+@needs_cuda
+def test_onnxruntime_without_cuda_is_refused_as_in_python(
+    buffers: Path, tiny_path: Path, script: Script
+) -> None:
+    with pytest.raises(sige.RuntimeFailure) as caught:
+        sige.open(tiny_path, device="cuda:1")
+    answers = script.add(f"open {tiny_path} cuda:1").all_answers(buffers)
+    assert answers == [f"RuntimeFailure {caught.value}"]
+
+
 def other(**fields: Any) -> Callable[[Path], None]:
     """Changes fields of an engine manifest; None takes one away."""
 

@@ -3,6 +3,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <iostream>
 #include <memory>
@@ -14,11 +15,11 @@ inline void sure(cudaError_t error) {
   std::exit(1);
 }
 
-// A stream that nothing waits for by itself.
+// A stream that nothing waits for by itself; null where the device cannot be used, which the library then says.
 inline cudaStream_t stream_of(const std::string& device) {
-  sure(cudaSetDevice(device.size() > 5 ? std::stoi(device.substr(5)) : 0));
   cudaStream_t stream = nullptr;
-  sure(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  if (cudaSetDevice(std::atoi(device.substr(std::min<size_t>(device.size(), 5)).c_str())) == cudaSuccess)
+    sure(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   return stream;
 }
 

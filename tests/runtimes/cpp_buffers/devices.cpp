@@ -1,9 +1,11 @@
-// In place of device.cpp: "cpu" is the device of a GPU on host memory, "cuda:0" the same on a stand-in for CUDA. Runtime
+// In place of device.cpp: "cpu" is the device of a GPU on host memory, "cuda:0" the same on a stand-in for CUDA; others are
+// what they are. Runtime
 // "tensorrt" checks the bundle's engines for what TARGET names: flavour, version, capability, API version, digests of the
 // plugins and the kernels.
 #include <cstdlib>
 #include <sstream>
 
+#include "device_cuda.h"
 #include "device_native.h"
 #include "engine_folder.h"
 #include "ort_cuda.h"
@@ -27,6 +29,7 @@ std::unique_ptr<Device> make_device(const Bundle& bundle, const Options& options
 #ifdef SIGE_DRIVER_CUDA
   if (options.device == "cuda:0") return fake_gpu(bundle, options);
 #endif
+  if (options.device != "cpu") return cuda_device(bundle, options);
   const auto memory = std::make_shared<HostMemory>();
   return std::make_unique<NativeDevice>(bundle, memory, ort_on_buffers(bundle, memory, 0, options.threads),
                                         std::make_unique<Direct>(), options.outputs);
