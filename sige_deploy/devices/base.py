@@ -171,6 +171,10 @@ class Device(Protocol):
     def block(self, nbytes: int) -> np.ndarray:
         """uint8 [nbytes] of host memory, from which the device copies fast; begins at ALIGNMENT."""
 
+    def fill(self, block: np.ndarray) -> bool:
+        """Copy the recorded state into a block of `block`, laid out as `caches.ordered` and `ALIGNMENT` say;
+        False where it does not lie in one piece, or the block is no such one."""
+
     def forget(self) -> None:
         """Have no recorded state in force: the next record need not keep it while it runs."""
 

@@ -115,6 +115,9 @@ class HostDevice:
     def block(self, nbytes: int) -> np.ndarray:
         return host_array(HostMemory().empty([nbytes], np.uint8))
 
+    def fill(self, block: np.ndarray) -> bool:
+        return False
+
     def forget(self) -> None:
         self.base = self.pending = None
 

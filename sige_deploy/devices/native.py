@@ -153,6 +153,13 @@ class NativeDevice:
     def block(self, nbytes: int) -> np.ndarray:
         return host_array(self.memory.landing(Buffer(0, [nbytes], np.uint8)))
 
+    def fill(self, block: np.ndarray) -> bool:
+        if not self.memory.lands(block.ctypes.data):
+            return False
+        self.memory.fetch(self.storage_block, Buffer(block.ctypes.data, [block.size], np.uint8, block))
+        self.memory.synchronize()
+        return True
+
     def forget(self) -> None:
         self.recorded, self.pending = False, None
 

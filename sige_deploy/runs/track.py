@@ -278,7 +278,9 @@ class Track:
                 kept = device.keep() if choice == "device" else None
                 if kept is None:
                     kept = self._new_state(device, choice, layout)
-                    kept.fill(device.arrays())
+                    whole = layout.front == self._exact.nbytes and kept.in_memory
+                    if not (whole and device.fill(kept.block)):
+                        kept.fill(device.arrays())
             except BaseException:
                 self.rooms.give(choice, nbytes)
                 raise
