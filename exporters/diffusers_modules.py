@@ -53,32 +53,38 @@ class Prompt(nn.Module):
             yield embedding(torch.cat([pooled, times.to(pooled.dtype)], dim=-1))
 
 
-SCALE = -1  # place of the ControlNet's scale
+class _Call:
+    """What one call gives to layers deep inside. No module and no container, so that torch.export leaves the
+    one object alone that all of them share."""
+
+    def __init__(self) -> None:
+        self.parts: list[Tensor] = []
+        self.scale: Tensor | None = None  # the ControlNet's
 
 
 class _Given(nn.Module):
     """Stands in for a layer whose result is given from outside."""
 
-    def __init__(self, given: dict[int, Tensor], place: int) -> None:
+    def __init__(self, call: _Call, place: int) -> None:
         super().__init__()
-        self.given = given
+        self.call = call
         self.place = place
 
     def forward(self, *_: Any) -> Tensor:
-        return self.given[self.place]
+        return self.call.parts[self.place]
 
 
 class _Scaled(nn.Module):
     """A 1x1 convolution's result times a scale: as a convolution of the scaled input, it can add its result
     to what comes next at once."""
 
-    def __init__(self, conv: nn.Conv2d, given: dict[int, Tensor]) -> None:
+    def __init__(self, conv: nn.Conv2d, call: _Call) -> None:
         super().__init__()
-        self.conv, self.given = conv, given
+        self.conv, self.call = conv, call
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = self.given[SCALE]
-        assert self.conv.bias is not None
+        scale = self.call.scale
+        assert scale is not None and self.conv.bias is not None
         wide = scale.expand(self.conv.in_channels)[None, :, None, None]
         return (
             nn.functional.conv2d(x * wide, self.conv.weight) + (self.conv.bias * scale)[None, :, None, None]
@@ -102,7 +108,7 @@ class Denoiser(nn.Module):
         for network in networks:
             _check(network)
         self.unet, self.controlnet = unet, controlnet
-        self.given: dict[int, Tensor] = {}  # a plain dict: what is in it belongs to one call
+        self.call = _Call()
         self.widths: list[int] = []
         self.embedding_widths: list[int] = []
         for layer in (layer for network in networks for layer in cross_attentions(network)):
@@ -114,12 +120,12 @@ class Denoiser(nn.Module):
                 network.add_embedding = self._instead_of(width, self.embedding_widths)
         if controlnet is not None:
             blocks = controlnet.controlnet_down_blocks
-            controlnet.controlnet_down_blocks = nn.ModuleList(_Scaled(block, self.given) for block in blocks)
-            controlnet.controlnet_mid_block = _Scaled(controlnet.controlnet_mid_block, self.given)
+            controlnet.controlnet_down_blocks = nn.ModuleList(_Scaled(block, self.call) for block in blocks)
+            controlnet.controlnet_mid_block = _Scaled(controlnet.controlnet_mid_block, self.call)
 
     def _instead_of(self, width: int, widths: list[int]) -> _Given:
         widths.append(width)
-        return _Given(self.given, len(self.widths) + len(self.embedding_widths) - 1)
+        return _Given(self.call, len(self.widths) + len(self.embedding_widths) - 1)
 
     def forward(
         self,
@@ -130,29 +136,23 @@ class Denoiser(nn.Module):
         control: Tensor | None = None,
         control_scale: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        parts = [*text.split(self.widths, dim=-1)]
+        self.call.parts = [*text.split(self.widths, dim=-1)]
+        self.call.scale = control_scale
+        # For the layers that `_Given` stands in for: it has to be there, but nobody reads it.
+        hidden = torch.zeros(len(sample), 1, 1, dtype=sample.dtype, device=sample.device)
+        kwargs: dict[str, Any] = {"return_dict": False}
         if added is not None:
-            parts += added.split(self.embedding_widths, dim=-1)
-        self.given.update(enumerate(parts))
-        try:
-            # For the layers that `_Given` stands in for: it has to be there, but nobody reads it.
-            hidden = torch.zeros(len(sample), 1, 1, dtype=sample.dtype, device=sample.device)
-            kwargs: dict[str, Any] = {"return_dict": False}
-            if added is not None:
-                kwargs["added_cond_kwargs"] = {"text_embeds": hidden[:, 0], "time_ids": hidden[:, 0]}
-            residuals: dict[str, Any] = {}
-            if self.controlnet is not None:
-                latents = sample[:, : self.controlnet.config.in_channels]
-                assert control_scale is not None
-                self.given[SCALE] = control_scale
-                down, mid = self.controlnet(latents, timestep, hidden, control, **kwargs)
-                residuals = {
-                    "down_block_additional_residuals": list(down),
-                    "mid_block_additional_residual": mid,
-                }
-            return {"noise": self.unet(sample, timestep, hidden, **kwargs, **residuals)[0]}
-        finally:
-            self.given.clear()
+            self.call.parts += added.split(self.embedding_widths, dim=-1)
+            kwargs["added_cond_kwargs"] = {"text_embeds": hidden[:, 0], "time_ids": hidden[:, 0]}
+        residuals: dict[str, Any] = {}
+        if self.controlnet is not None:
+            latents = sample[:, : self.controlnet.config.in_channels]
+            down, mid = self.controlnet(latents, timestep, hidden, control, **kwargs)
+            residuals = {
+                "down_block_additional_residuals": list(down),
+                "mid_block_additional_residual": mid,
+            }
+        return {"noise": self.unet(sample, timestep, hidden, **kwargs, **residuals)[0]}
 
 
 def _check(network: Any) -> None:

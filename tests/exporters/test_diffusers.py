@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import sige_deploy as sige
 from sige_deploy.cli.app import app
 from sige_deploy.errors import BundleError, ExportError, InputError
-from sige_deploy.exporters.diffusers_modules import cross_attentions
+from sige_deploy.exporters.diffusers_modules import Denoiser, cross_attentions
 
 TOKENS = np.array([[0, 2, 3, 1, 1, 1, 1]])
 
@@ -111,6 +111,15 @@ def test_text_to_noise_is_what_diffusers_computes(xl: tuple[Path, sige.Pipeline]
         sample, 321, text, down_block_additional_residuals=down, mid_block_additional_residual=mid, **kwargs
     )[0]
     assert float((got["noise"] - noise).abs().max()) <= 1e-4 * float(noise.abs().max())
+
+
+@torch.no_grad()
+def test_a_denoiser_is_the_same_after_its_export() -> None:
+    denoiser = Denoiser(tiny_pipeline.unet()).eval()
+    inputs = {"sample": torch.ones(1, 4, 8, 8), "timestep": torch.ones(1), "text": torch.ones(1, 7, 80)}
+    before = denoiser(**inputs)["noise"]
+    torch.export.export(denoiser, (), inputs, strict=False)
+    assert torch.equal(denoiser(**inputs)["noise"], before)
 
 
 @torch.no_grad()

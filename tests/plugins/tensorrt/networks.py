@@ -64,6 +64,7 @@ CASES: dict[str, tuple[str, str, dict[str, tuple[int | str, ...]], Attributes, l
     ),
     "scatter": ("Scatter", "base rows active", {}, {}, [2, PIXELS, C]),
     "attention": ("Attention", "q k v k_base v_base active", {}, {"heads": 4}, [2, -1, 4 * 24]),
+    "attention_cross": ("Attention", "q k_base v_base", {}, {"heads": 4, "scale": 0.2}, [2, -1, 4 * 24]),
 }
 
 
