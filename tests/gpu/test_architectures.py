@@ -34,6 +34,7 @@ class Pair:
             path,
             spatial=list(self.entry.spatial),
             config=config,
+            free=list(self.entry.free),
         )
         self._types = {
             spec.name: getattr(torch, spec.dtype) for spec in sige.open_bundle(path).manifest.inputs
