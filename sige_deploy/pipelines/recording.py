@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -303,18 +304,18 @@ class Recording:
         """Latents float32 [C, h, w] of the recorded picture with changes in `pixels`."""
         track = self.run.tracks["vae_encoder"]
         image = to_network(picture, self.parts.dtype(self.parts.encoder, "image"))
-        for _ in track.walk([0], pixels):
+        with contextlib.closing(track.walk([0], pixels)) as steps:
+            next(steps)
             return self.parts.encoder.edit(mask=pixels, image=image)["mean"][0].astype(np.float32)
-        raise AssertionError("a walk of one step has one")
 
     def _decoded(self, latents: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Picture uint8 of the recorded latents with changes in `mask`."""
         track = self.run.tracks["vae_decoder"]
         given = latents[None].astype(self.parts.dtype(self.parts.decoder, "latents"))
-        for _ in track.walk([0], mask):
+        with contextlib.closing(track.walk([0], mask)) as steps:
+            next(steps)
             outputs = self.parts.decoder.edit(mask=mask, latents=given)
-            return from_network(next(iter(outputs.values())))
-        raise AssertionError("a walk of one step has one")
+        return from_network(next(iter(outputs.values())))
 
     def _edited(
         self,
@@ -340,17 +341,19 @@ class Recording:
         if pixels.any():
             trajectory[start] = z
             session = self.parts.unet
-            for step in self.run.tracks["unet"].walk(range(start, self.steps.stop), latents):
-                inputs = self._denoiser.inputs(
-                    walk.scaled(z, step), float(self.sampler.timesteps[step]), conditions
-                )
-                outputs = session.edit(mask=latents, **inputs)
-                prediction = self._denoiser.prediction(outputs, conditions.guidance)
-                z = np.where(latents, walk.next(prediction, z, step), recorded[step + 1])
-                trajectory[step + 1] = z
-                totals.add(session.report)
-                done = self._step("edit", step - start, totals.steps, step, z)
-                report(on_step, done)
+            walked = self.run.tracks["unet"].walk(range(start, self.steps.stop), latents)
+            with contextlib.closing(walked) as steps:
+                for step in steps:
+                    inputs = self._denoiser.inputs(
+                        walk.scaled(z, step), float(self.sampler.timesteps[step]), conditions
+                    )
+                    outputs = session.edit(mask=latents, **inputs)
+                    prediction = self._denoiser.prediction(outputs, conditions.guidance)
+                    z = np.where(latents, walk.next(prediction, z, step), recorded[step + 1])
+                    trajectory[step + 1] = z
+                    totals.add(session.report)
+                    done = self._step("edit", step - start, totals.steps, step, z)
+                    report(on_step, done)
             change = z - recorded[-1]
             for step in range(start):
                 # Steps that the edit did not run: as if its result had been noised, or as the draft had them.

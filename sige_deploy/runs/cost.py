@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +39,8 @@ def storage_costs(
     for storage in kinds:
         track = Track(session, 1, Rooms(Budget(device=0, host=1 << 62, storage=storage)))
         track.record(0, **recorded)
-        for _ in track.walk([0], mask):
+        with contextlib.closing(track.walk([0], mask)) as steps:
+            next(steps)
             outputs = session.edit(mask=mask, **edited)
         results[storage] = {name: as_numpy(name, value) for name, value in outputs.items()}
         found = differences(bundle, results[storage], results["exact"], active)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -127,10 +128,11 @@ class Track:
                 self._reader = Reader(self.session.bundle, device.gpu)
         return self._reader.read(mask)
 
-    def walk(self, steps: Sequence[int], mask: np.ndarray | None = None) -> Iterator[int]:
+    def walk(self, steps: Sequence[int], mask: np.ndarray | None = None) -> Generator[int, None, None]:
         """Put the states of these steps in force one after the other, for edits with `mask` (None: any edit)
         on the session, and yield each step; meanwhile the next state is brought. States that are kept
-        nowhere, or that recording is expected to give sooner, are recorded anew."""
+        nowhere, or that recording is expected to give sooner, are recorded anew. The session is held until
+        the walk is at its end or closed: `with contextlib.closing(track.walk(...)) as steps: ...`."""
         needs = Needs() if mask is None else self.read(mask).needs
         steps = list(steps)
         for step in steps:
@@ -170,15 +172,16 @@ class Track:
         to have the states as they were, bit for bit. If it raises, they are."""
         done: list[Before] = []
         try:
-            for step in self.walk(sorted(edits), mask):
-                inputs = edits[step]
-                outputs = self.session.edit(mask=mask, **inputs)
-                with self.session.held() as device:
-                    path = self.session.report.path
-                    if path == "sparse":
-                        done.append(self._write(device, step, device.fresh(), inputs, outputs))
-                    elif path == "dense":
-                        done.append(self._replace(device, step, inputs))
+            with contextlib.closing(self.walk(sorted(edits), mask)) as steps:
+                for step in steps:
+                    inputs = edits[step]
+                    outputs = self.session.edit(mask=mask, **inputs)
+                    with self.session.held() as device:
+                        path = self.session.report.path
+                        if path == "sparse":
+                            done.append(self._write(device, step, device.fresh(), inputs, outputs))
+                        elif path == "dense":
+                            done.append(self._replace(device, step, inputs))
         except BaseException:
             self.undo(done)
             raise
