@@ -15,7 +15,9 @@ Inputs = Mapping[str, Tensor]
 
 
 def outputs_of(result: Any) -> list[Tensor]:
-    """A module's result as a list."""
+    """A module's result, a tensor or several, by name or not, as a list."""
+    if isinstance(result, dict):
+        return list(result.values())
     return [result] if isinstance(result, Tensor) else list(result)
 
 
