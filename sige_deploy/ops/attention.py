@@ -40,8 +40,8 @@ def attention(
 
     q and k [B, P, heads*dk], v [B, P, heads*dv], k_base [B, N, heads*dk], v_base [B, N, heads*dv], float32 or
     float16; active int32 [P]. k, v and active may be left out together: then nothing is overlaid. scale 0
-    means 1 / sqrt(dk). Returns [B, P, heads*dv] in the dtype of `q`; accumulates in float64. Raises InputError
-    for shapes, dtypes or indices that do not fit.
+    means 1 / sqrt(dk). Returns [B, P, heads*dv] in the dtype of `q`; accumulates in float64. Raises
+    InputError for shapes, dtypes or indices that do not fit.
     """
     require(
         (k is None) == (v is None) == (active is None),
