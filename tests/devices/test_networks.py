@@ -17,8 +17,8 @@ from sige_deploy.runtimes.onnxruntime import OnnxRuntime
 from sige_deploy.runtimes.onnxruntime_buffers import OnnxRuntimeOnBuffers
 from sige_deploy.session import Session
 
-# Time steps and GroupNorm; attention; dense islands; two spatial inputs; pooling with weights; phases; a weight
-# that ONNX Runtime's optimizer would transpose
+# Time steps and GroupNorm; attention; dense islands; two spatial inputs; pooling with weights; phases; a
+# weight that ONNX Runtime's optimizer would transpose
 NETWORKS = [
     "batch2_time_unet",
     "grid_attention",
