@@ -23,8 +23,8 @@ static std::vector<int64_t> sides(int64_t longest) {
   return result;
 }
 
-// Rows of a square edit at a level, with the dilations, times the spread. Where exactly the square lies may make more of
-// it: then the edit takes the next size.
+// Rows of a square edit at a level, with the dilations, times the spread. Where exactly the square lies may make more
+// of it: then the edit takes the next size.
 static int32_t rows_of(const LevelSpec& level, int64_t side, double spread, int64_t height, int64_t width,
                        int64_t dilate) {
   const bool own = level.height == height && level.width == width;

@@ -12,7 +12,8 @@ class Buckets {
  public:
   explicit Buckets(const Manifest& manifest);
 
-  // Padded rows of each level: those of the bucket of least work that holds `counts`, 0 for levels without active pixels.
+  // Padded rows of each level: those of the bucket of least work that holds `counts`, 0 for levels without active
+  // pixels.
   std::vector<int32_t> fit(const std::vector<int32_t>& counts) const;
 
  private:

@@ -88,7 +88,8 @@ void CudaMemory::take(const std::string& what, Place place, const void* source, 
   cudaPointerAttributes found{};
   const bool known = bytes == 0 || cudaPointerGetAttributes(&found, source) == cudaSuccess;
   cudaGetLastError();  // or the next call would report it again
-  const bool here = (found.type == cudaMemoryTypeDevice && found.device == index_) || found.type == cudaMemoryTypeManaged;
+  const bool here =
+      (found.type == cudaMemoryTypeDevice && found.device == index_) || found.type == cudaMemoryTypeManaged;
   if (bytes && (!known || !here))
     throw Error(Kind::INPUT, what + " is said to lie on a GPU, and its address is not in the memory of " + device_ +
                                  "; pass memory of that device, or a view of host memory.");

@@ -40,9 +40,9 @@ class CudaMemory : public Memory {
   bool lands(const void* pointer) const { return landings_->count(pointer) != 0; }
   // Throws Error with one sentence unless a call of the CUDA runtime went well.
   void check(cudaError_t error) const;
-  // Has no CUDA runtime of the process report a failed call again. Each holds what failed last until it is asked, and an
-  // engine that launches a kernel and then asks takes an old failure, as of a capture that was given up, for that of its
-  // kernel. This library has a runtime of its own, an engine the one that it has loaded.
+  // Has no CUDA runtime of the process report a failed call again. Each holds what failed last until it is asked, and
+  // an engine that launches a kernel and then asks takes an old failure, as of a capture that was given up, for that of
+  // its kernel. This library has a runtime of its own, an engine the one that it has loaded.
   void forget_failures() const;
 
  private:
@@ -55,7 +55,8 @@ class CudaMemory : public Memory {
   cudaStream_t stream_ = nullptr, callers_;
   cudaEvent_t event_ = nullptr;
   std::shared_ptr<std::set<const void*>> landings_ = std::make_shared<std::set<const void*>>();
-  // A ring of pinned host memory: a copy from it is asynchronous, and it is not written again before the stream is past it.
+  // A ring of pinned host memory: a copy from it is asynchronous, and it is not written again before the stream is past
+  // it.
   std::shared_ptr<void> staging_;
   size_t staged_ = 0;
 };

@@ -92,9 +92,9 @@ CudaCaptures::Nodes CudaCaptures::nodes(cudaGraph_t graph) const {
 
 // Sees to it that launching the graph again does the same again; returns whether it does.
 //
-// ONNX Runtime hands some kernels parameters through pinned host memory, which a host function at the end of a run gives
-// back. That function is taken out of the graph: so the memory stays as it is until the engine goes. Any other copy from
-// or to the host is not repeatable, except one to where it is to be read, a landing.
+// ONNX Runtime hands some kernels parameters through pinned host memory, which a host function at the end of a run
+// gives back. That function is taken out of the graph: so the memory stays as it is until the engine goes. Any other
+// copy from or to the host is not repeatable, except one to where it is to be read, a landing.
 bool CudaCaptures::make_repeatable(cudaGraph_t graph, const Nodes& nodes) const {
   for (const cudaGraphNode_t node : nodes) {
     cudaGraphNodeType kind{};

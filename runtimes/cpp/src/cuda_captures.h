@@ -12,8 +12,8 @@
 namespace sige {
 
 // The first time a key comes its work runs as it is, when it comes again it is captured. Captured graphs stay within
-// `budget` bytes: the least recently used go. Work that cannot be captured (it waits for the device, or copies from host
-// memory that it gives back) goes on running as it is.
+// `budget` bytes: the least recently used go. Work that cannot be captured (it waits for the device, or copies from
+// host memory that it gives back) goes on running as it is.
 class CudaCaptures : public Captures {
  public:
   static constexpr size_t BUDGET = 256 << 20;  // bytes of device memory for the captured graphs of one session

@@ -42,8 +42,8 @@ struct Scope {
   virtual ~Scope() = default;
 };
 
-// Where the inputs, the recorded state and the engine of one session are. Methods throw Error with one sentence when the
-// device or the engine fails; they are called inside `current()`, one after the other.
+// Where the inputs, the recorded state and the engine of one session are. Methods throw Error with one sentence when
+// the device or the engine fails; they are called inside `current()`, one after the other.
 class Device {
  public:
   virtual ~Device() = default;

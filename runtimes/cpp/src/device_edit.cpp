@@ -81,7 +81,8 @@ void PreparedEdit::bind(NativeDevice& device) {
   Buffers inputs = feeds_, made;
   for (const auto& [name, buffer] : device.free_) inputs[name] = buffer;
   for (const InputSpec* input : device.spatial_) inputs["rows." + input->name] = fresh_.at("rows." + input->name);
-  for (const CacheSpec& cache : device.manifest_.caches) inputs[cache.name] = device.storage().at("cache." + cache.name);
+  for (const CacheSpec& cache : device.manifest_.caches)
+    inputs[cache.name] = device.storage().at("cache." + cache.name);
   for (const std::string& name : device.manifest_.edit_outputs()) {
     const auto rows = fresh_.find(name);
     made[name] = rows == fresh_.end() ? device.results_.at(name) : rows->second;

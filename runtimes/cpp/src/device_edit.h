@@ -30,7 +30,8 @@ class PreparedEdit {
   const std::vector<int32_t>& rows() const { return rows_; }
   const std::string& key() const { return key_; }
 
-  // Tables, rows of the inputs, the edit graph, outputs; stream-ordered, on fixed addresses. After the indexer's `begin`.
+  // Tables, rows of the inputs, the edit graph, outputs; stream-ordered, on fixed addresses. After the indexer's
+  // `begin`.
   void run(NativeDevice& device);
 
   // Writes what the last run of this edit made into the recorded state; stream-ordered.

@@ -60,7 +60,7 @@ NativeDevice::~NativeDevice() {
 
 size_t NativeDevice::cache_bytes() const {
   size_t total = 0;
-  for (const CacheSpec& cache : manifest_.caches) total += static_cast<size_t>(count_of(cache.shape)) * size_of(cache.dtype);
+  for (const CacheSpec& cache : manifest_.caches) total += bytes_of(cache);
   return recorded_ ? total : 0;
 }
 
@@ -107,8 +107,8 @@ std::vector<int32_t> NativeDevice::look(bool masked) {
   return indexer_->counts_and_status();
 }
 
-// The first time it is written where it stays; later into fresh memory, from where it is copied once all of it is there:
-// edits know the storage's addresses.
+// The first time it is written where it stays; later into fresh memory, from where it is copied once all of it is
+// there: edits know the storage's addresses.
 void NativeDevice::record(const Buffers& inputs) {
   const Buffers target = recorded_ ? new_storage() : storage();
   Buffers made;

@@ -19,7 +19,9 @@ constexpr int64_t ENGINE_MANIFEST_LIMIT = 64 << 20;  // bytes
 constexpr const char* ENGINE_NAMES[] = {"record.engine", "edit.engine", "dense.engine"};
 constexpr const char* BUILD_ANEW = "; build the engines anew with 'sige-deploy build'.";
 
-[[noreturn]] static void refuse_engine(const std::string& sentence) { throw Error(Kind::BUNDLE, sentence + BUILD_ANEW); }
+[[noreturn]] static void refuse_engine(const std::string& sentence) {
+  throw Error(Kind::BUNDLE, sentence + BUILD_ANEW);
+}
 
 static std::string joined(const std::vector<std::string>& texts, const char* between = ", ") {
   std::string all;

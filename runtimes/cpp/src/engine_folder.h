@@ -18,8 +18,8 @@ struct PluginSpec {
   std::string libsige_kernels;
 };
 
-// What must hold before an engine is deserialised. flavour: "tensorrt" or "tensorrt-rtx". version: of TensorRT, in full.
-// capabilities: of the GPUs that the engines run on, as "9.0".
+// What must hold before an engine is deserialised. flavour: "tensorrt" or "tensorrt-rtx". version: of TensorRT, in
+// full. capabilities: of the GPUs that the engines run on, as "9.0".
 struct EngineManifest {
   std::string bundle;
   std::string flavour;

@@ -52,7 +52,8 @@ class Value {
   }
 
   int64_t integer(int64_t least) const {
-    if (data_.is_boolean()) return Value(nlohmann::json(int{data_.get<bool>()}), where_).integer(least);  // as pydantic does
+    if (data_.is_boolean())  // as pydantic does
+      return Value(nlohmann::json(int{data_.get<bool>()}), where_).integer(least);
     if (!data_.is_number_integer() || (data_.is_number_unsigned() && data_.get<uint64_t>() > INT64_MAX))
       fail(std::string("Input should be a valid integer") +
            (data_.is_string()         ? ", unable to parse string as an integer"

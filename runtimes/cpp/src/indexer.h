@@ -37,8 +37,8 @@ class Indexer {
   // Waits for `begin`; active pixels of each level, then the status words as of then.
   const std::vector<int32_t>& counts_and_status();
 
-  // Makes the feeds of that edit, again if called again; stream-ordered. rows: padded count P of each level, at least its
-  // count, at most bucket(pixels), and 0 where that is 0. The feeds are views of what the next call overwrites:
+  // Makes the feeds of that edit, again if called again; stream-ordered. rows: padded count P of each level, at least
+  // its count, at most bucket(pixels), and 0 where that is 0. The feeds are views of what the next call overwrites:
   // "active.<level>", "halo.<geometry>" (zeros after its last entry), "table.<geometry>", "weights.<geometry>".
   Buffers finish(const std::vector<int32_t>& rows);
 

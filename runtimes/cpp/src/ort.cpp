@@ -74,7 +74,6 @@ static void append_cuda(Ort::SessionOptions& options, const Loading& how) {
       raw, api.ReleaseCUDAProviderOptions);
   const std::pair<std::string, std::string> settings[] = {
       {"device_id", std::to_string(how.index)},
-      {"user_compute_stream", std::to_string(reinterpret_cast<uintptr_t>(how.memory->stream()))},
       {"arena_extend_strategy", "kSameAsRequested"},
       {"cudnn_conv_algo_search", how.search ? "EXHAUSTIVE" : "HEURISTIC"},
       {"use_tf32", "0"},  // float32 means float32
@@ -85,6 +84,7 @@ static void append_cuda(Ort::SessionOptions& options, const Loading& how) {
     values.push_back(value.c_str());
   }
   Ort::ThrowOnError(api.UpdateCUDAProviderOptions(raw, keys.data(), values.data(), keys.size()));
+  Ort::ThrowOnError(api.UpdateCUDAProviderOptionsWithValue(raw, "user_compute_stream", how.memory->stream()));
   options.AppendExecutionProvider_CUDA_V2(*raw);
 }
 
@@ -93,8 +93,8 @@ Graph load_graph(const std::string& path, const Loading& how) {
     Ort::SessionOptions options;
     options.SetLogSeverityLevel(ORT_LOGGING_LEVEL_FATAL);  // failures come as exceptions
     if (how.threads) options.SetIntraOpNumThreads(how.threads);
-    // PadFusion makes a MaxPool ignore the zeros that it takes over from a Pad: wrong below zero.
-    std::string disabled = "PadFusion";
+    // Pad_Fusion makes a MaxPool ignore the zeros that it takes over from a Pad: wrong below zero.
+    std::string disabled = "Pad_Fusion";
     if (!how.fold) disabled += ";ConstantFolding";
     // They transpose weights under their names, by which the shared ones then take their places as they were.
     if (how.shared) disabled += ";TransposeOptimizer;TransposeOptimizer_CPUExecutionProvider";

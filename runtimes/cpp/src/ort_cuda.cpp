@@ -22,8 +22,8 @@ void check_ort_cuda(const std::string& device) {
 }
 
 // Each session is made at its first use. They share the weights, which lie in the memory once: the record graph turns
-// them into the layout of its operators anew at every run; only the dense graph, made for edits that are too large, keeps
-// copies in its own layout, so that it is as fast as it can be.
+// them into the layout of its operators anew at every run; only the dense graph, made for edits that are too large,
+// keeps copies in its own layout, so that it is as fast as it can be.
 class OrtOnBuffers : public BufferEngine {
  public:
   OrtOnBuffers(const Bundle& bundle, std::shared_ptr<Memory> memory, int index, int threads)

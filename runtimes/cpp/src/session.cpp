@@ -89,8 +89,8 @@ void Session::State::check_recorded() const {
 
 void Session::State::refuse_not_finite(const Call& call) const {
   if (const auto input = call.not_finite())
-    throw Error(Kind::INPUT,
-                "input " + named(manifest().inputs[*input].name) + " holds NaN or infinity; every value must be finite.");
+    throw Error(Kind::INPUT, "input " + named(manifest().inputs[*input].name) +
+                                 " holds NaN or infinity; every value must be finite.");
 }
 
 void Session::State::check_pinned(const Call& call) const {

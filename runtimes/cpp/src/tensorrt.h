@@ -9,8 +9,8 @@
 
 namespace sige {
 
-// The bundle's engines for the TensorRT that is installed and this GPU, checked before TensorRT reads any of them. To be
-// called inside the memory's `current()`. Throws Error of kinds BUNDLE and RUNTIME.
+// The bundle's engines for the TensorRT that is installed and this GPU, checked before TensorRT reads any of them. To
+// be called inside the memory's `current()`. Throws Error of kinds BUNDLE and RUNTIME.
 std::unique_ptr<BufferEngine> tensorrt_on_buffers(const Bundle& bundle, std::shared_ptr<CudaMemory> memory);
 
 }  // namespace sige

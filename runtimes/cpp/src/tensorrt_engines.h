@@ -22,8 +22,8 @@ struct TensorSpec {
 // A deserialised engine with its own copy of the graph's weights on the device.
 class LoadedEngine {
  public:
-  // The engine of a file on the memory's device, deserialised once as long as some session holds it. digest: the file's,
-  // by which engines are told apart. The plugins must be loaded. Throws Error (RUNTIME).
+  // The engine of a file on the memory's device, deserialised once as long as some session holds it. digest: the
+  // file's, by which engines are told apart. The plugins must be loaded. Throws Error (RUNTIME).
   static std::shared_ptr<LoadedEngine> shared(const std::filesystem::path& file, const std::string& digest,
                                               const Memory& memory);
 
@@ -56,14 +56,14 @@ class LoadedEngine {
   std::vector<Profile> profiles_;
 };
 
-// Memory for the activations of all contexts of a session: their runs are ordered on one stream, so each may use the same
-// block. When one needs more, a new block is made for it and those to come; the old one lives on with the contexts that
-// have it, whose captured graphs know its address.
+// Memory for the activations of all contexts of a session: their runs are ordered on one stream, so each may use the
+// same block. When one needs more, a new block is made for it and those to come; the old one lives on with the contexts
+// that have it, whose captured graphs know its address.
 class Scratch {
  public:
   explicit Scratch(Memory& memory) : memory_(memory) {}
-  // The block, of `bytes` at least. A new one has twice the last one's size, if there is memory for it and no context of
-  // this engine needs less: `most`.
+  // The block, of `bytes` at least. A new one has twice the last one's size, if there is memory for it and no context
+  // of this engine needs less: `most`.
   Buffer room(size_t bytes, size_t most);
   // The block where it is large enough, or else memory that goes when its user lets go of it.
   Buffer once(size_t bytes);

@@ -41,9 +41,10 @@ TensorRtLibrary::TensorRtLibrary() : log_(std::make_unique<Log>()) {
   for (const std::string& name : {"libnvinfer.so." + major, "libnvinfer_lean.so." + major})
     if (!handle_) handle_ = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!handle_)
-    throw Error(Kind::RUNTIME, "runtime 'tensorrt' needs TensorRT " + major + ", and the loader finds no libnvinfer.so." +
-                                   major + "; install it, put its folder into LD_LIBRARY_PATH, or open the bundle with "
-                                           "runtime='onnxruntime'.");
+    throw Error(Kind::RUNTIME, "runtime 'tensorrt' needs TensorRT " + major +
+                                   ", and the loader finds no libnvinfer.so." + major +
+                                   "; install it, put its folder into LD_LIBRARY_PATH, or open the bundle with "
+                                   "runtime='onnxruntime'.");
   for (const char* part : {"getInferLibMajorVersion", "getInferLibMinorVersion", "getInferLibPatchVersion",
                            "getInferLibBuildVersion"})
     version_ += (version_.empty() ? "" : ".") + std::to_string(reinterpret_cast<int32_t (*)()>(symbol(part))());

@@ -92,7 +92,8 @@ struct Script {
     for (int i = 0; i < count; ++i)
       running.emplace_back([&, i] {
         same[i] = 1;
-        for (const auto& [name, array] : session->edit(inputs, mask)) same[i] &= bytes_of(array) == bytes_of(expected.at(name));
+        for (const auto& [name, array] : session->edit(inputs, mask))
+          same[i] &= bytes_of(array) == bytes_of(expected.at(name));
       });
     for (std::thread& thread : running) thread.join();
     int total = 0;

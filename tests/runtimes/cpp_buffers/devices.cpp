@@ -1,7 +1,6 @@
-// In place of device.cpp: "cpu" is the device of a GPU on host memory, "cuda:0" the same on a stand-in for CUDA; others are
-// what they are. Runtime
-// "tensorrt" checks the bundle's engines for what TARGET names: flavour, version, capability, API version, digests of the
-// plugins and the kernels.
+// In place of device.cpp: "cpu" is the device of a GPU on host memory, "cuda:0" the same on a stand-in for CUDA; others
+// are what they are. Runtime "tensorrt" checks the bundle's engines for what TARGET names: flavour, version,
+// capability, API version, digests of the plugins and the kernels.
 #include <cstdlib>
 #include <sstream>
 

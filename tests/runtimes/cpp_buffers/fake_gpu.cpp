@@ -7,7 +7,8 @@
 #include "fake_cuda.h"
 #include "ort_cuda.h"
 
-// The calls of the kernels, which the linker wraps: the arguments as they are now, whatever the caller's arrays hold later.
+// The calls of the kernels, which the linker wraps: the arguments as they are now, whatever the caller's arrays hold
+// later.
 extern "C" {
 
 sige_status __real_sige_compare(const sige_compare_args*, int32_t, int32_t*, const sige_execution*);
@@ -66,7 +67,8 @@ class FakeMemory : public sige::CudaMemory {
 // Like ONNX Runtime on a GPU: a host function comes after an edit, and the original network copies from passing memory.
 class FakeEngine : public sige::BufferEngine {
  public:
-  FakeEngine(std::unique_ptr<BufferEngine> real, const sige::Memory& memory) : real_(std::move(real)), memory_(memory) {}
+  FakeEngine(std::unique_ptr<BufferEngine> real, const sige::Memory& memory)
+      : real_(std::move(real)), memory_(memory) {}
 
   std::string name() const override { return real_->name(); }
   Run bind_record(const sige::Buffers& inputs, const sige::Buffers& outputs) override {

@@ -119,8 +119,8 @@ struct Options {
 };
 
 // A bundle on one device, with one recorded state. Calls from several threads run one after the other; several sessions
-// may use one bundle at once. A call that throws leaves the session as it was before; where the engine itself fails in an
-// edit on a GPU, an earlier edit can no longer be committed. All calls throw Error.
+// may use one bundle at once. A call that throws leaves the session as it was before; where the engine itself fails in
+// an edit on a GPU, an earlier edit can no longer be committed. All calls throw Error.
 class SIGE_CPP_API Session {
  public:
   // Checks the folder that sige_deploy.export wrote, all of it, before anything is loaded. Throws kinds BUNDLE, INPUT
