@@ -1,4 +1,4 @@
-"""The Metal kernels, compiled for the CPU, behind the arguments of the numpy definitions in sige_deploy.ops."""
+"""The Metal kernels, compiled for the CPU, with the arguments of the numpy definitions in sige_deploy.ops."""
 
 from __future__ import annotations
 
@@ -48,17 +48,21 @@ Array = np.ndarray | None
 class MetalKernels:
     """plugins/kernels/metal on the CPU: float16 arrays in and out, shaped as in docs/ops.md.
 
-    images: rows travel as the textures that Core ML hands to `encode`, with channels past the last one set to NaN;
-    otherwise as buffers. plain: Conv without simdgroup matrices. Both run the same bodies.
+    images: rows travel as the textures that Core ML hands to `encode`, with channels past the last one set to
+    NaN; otherwise as buffers. plain: Conv without simdgroup matrices. Both run the same bodies.
 
-    Every op takes what its numpy definition takes, and `live`: rows from there on are padding of the bucket, which
-    are not computed and come back as zeros. None: all rows are live.
+    Every op takes what its numpy definition takes, and `live`: rows from there on are padding of the bucket,
+    which are not computed and come back as zeros. None: all rows are live.
     """
 
     def __init__(self, path: Path | None = None, *, images: bool = True, plain: bool = False) -> None:
         named = os.environ.get("SIGE_METAL_LIBRARY")
         self._library = ctypes.CDLL(str(path or named or build()))
         self._images, self._plain = images, plain
+
+    def with_plain_products(self) -> MetalKernels:
+        """The same, with Conv as for GPUs that have no simdgroup matrices."""
+        return MetalKernels(Path(self._library._name), images=self._images, plain=True)
 
     def gather(
         self,
@@ -211,7 +215,7 @@ class _Call:
         self._kept: list[Any] = []
 
     def rows(self, *arrays: Array) -> list[Any]:
-        """Rows as textures or buffers. One that the call lacks is the first again, which is never read there."""
+        """Rows as textures or buffers. One that the call lacks is the first again, never read there."""
         given = [None if array is None else self._rows(array) for array in arrays]
         return [given[0] if rows is None else rows for rows in given]
 
