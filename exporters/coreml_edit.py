@@ -219,7 +219,7 @@ class _Writer:
 
     def _constant(self, node: ir.Node, value: ir.Value) -> _Tensor:
         array = self._weight(node, value)
-        if array.size != array.shape[-1:][0] if array.ndim else False:
+        if array.ndim and array.size != array.shape[-1]:
             self._refuse(node, f"its constant '{value.name}' is not one value for each channel")
         tensor = _Tensor(str(value.name), array.size, None)
         layer = self.model.neuralNetwork.layers.add()
@@ -240,8 +240,8 @@ class _Writer:
         self.bytes += halves.nbytes
         if self.bytes >= BYTES:
             raise ExportError(
-                f"The edit graph's weights take {self.bytes >> 20} MiB or more in float16; a Core ML model of "
-                "this format holds less than 2 GiB, so export a part of the network."
+                "The edit graph's weights take 2 GiB or more in float16, and a Core ML model of this format "
+                "takes less; export a part of the network."
             )
         return np.ascontiguousarray(halves)
 

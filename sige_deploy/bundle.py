@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sige_deploy import engines, files
+from sige_deploy.coreml import manifest as coreml
 from sige_deploy.errors import BundleError
 from sige_deploy.geometry import Geometry, Level, geometries_from_tensors
 from sige_deploy.manifest import OP_SET_VERSION, SCHEMA_VERSION, FileSpec, Manifest
@@ -204,7 +205,7 @@ def write_bundle(path: str | os.PathLike[str]) -> Iterator[BundleWriter]:
 
 def _check_target(target: Path) -> None:
     """Refuse to replace anything that is not a bundle, or a bundle in which someone keeps other files; its
-    engines, which are of no use to a new one, go with it."""
+    engines and Core ML models, which are of no use to a new one, go with it."""
     if not target.exists():
         return
     if not target.is_dir():
@@ -212,7 +213,12 @@ def _check_target(target: Path) -> None:
     if not any(target.iterdir()):
         return
     try:
-        known = {MANIFEST, *_parse(target, _read_json(target)).files, *engines.listed_files(target)}
+        known = {
+            MANIFEST,
+            *_parse(target, _read_json(target)).files,
+            *engines.listed_files(target),
+            *coreml.listed_files(target),
+        }
     except BundleError:
         raise BundleError(
             f"'{target}' is not empty and is not a bundle; choose an empty or a new folder."

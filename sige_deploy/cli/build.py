@@ -10,7 +10,7 @@ import typer
 from sige_deploy.cli.arguments import BundleArgument
 from sige_deploy.cli.console import progress, say, show, size
 
-TARGETS = ("tensorrt", "tensorrt-rtx")
+TARGETS = ("tensorrt", "tensorrt-rtx", "coreml")
 
 
 def build(
@@ -18,8 +18,8 @@ def build(
     target: Annotated[
         str | None,
         typer.Option(
-            help="tensorrt, for this machine's GPU, or tensorrt-rtx, ahead of time; by default the first "
-            "where TensorRT and a GPU are there.",
+            help="tensorrt, for this machine's GPU, tensorrt-rtx, ahead of time, or coreml, for Apple's "
+            "devices; by default the first where TensorRT and a GPU are there, else the second.",
             show_default=False,
         ),
     ] = None,
@@ -48,9 +48,18 @@ def build(
         ),
     ] = None,
 ) -> None:
-    """Build engines of a bundle for the GPUs that they will run on."""
+    """Build engines of a bundle for the GPUs that they will run on, or its Core ML models."""
     if target is not None and target not in TARGETS:
         raise typer.BadParameter(f"'{target}' is none of {', '.join(TARGETS)}", param_hint="--target")
+    if target == "coreml":
+        given = {"--targets": targets, "--workspace": workspace, "--cache": cache}
+        for name, value in given.items():
+            if value is not None:
+                raise typer.BadParameter(
+                    "is for TensorRT; --target coreml has no such choice", param_hint=name
+                )
+        _coreml(bundle)
+        return
     architectures = None if targets is None else [name.strip() for name in targets.split(",")]
     _tensorrt(bundle, target, architectures, workspace, cache)
 
@@ -82,3 +91,17 @@ def _tensorrt(
     ]
     show("Engines", ["file", ">size", ">layers", ">of them plugins", ""], rows)
     say(f"{built.folder}: {manifest}, {manifest.precision}, {len(manifest.profiles)} profiles of row counts.")
+
+
+def _coreml(bundle: Path) -> None:
+    from sige_deploy.exporters.coreml import build as build_models
+
+    with progress() as report:
+        built = build_models(bundle, progress=report)
+    manifest = built.manifest
+    rows = [[name, size(file.bytes)] for name, file in manifest.files.items()]
+    show("Core ML models", ["file", ">size"], rows)
+    said = f"{built.folder}: {len(manifest.buckets)} edit models of {len(manifest.layers)} custom layers"
+    say(f"{said}, the largest for {max(manifest.buckets[-1].values())} rows.")
+    if manifest.record_refused is not None:
+        say(f"There is no record model: {manifest.record_refused}.")

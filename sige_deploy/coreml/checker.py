@@ -1,4 +1,4 @@
-"""A structural check of Core ML models: Apple's compiler is on no Linux machine, and coremltools accepts broken models."""
+"""A structural check of Core ML models, for coremltools accepts broken ones and Apple's compiler needs a Mac."""
 
 from __future__ import annotations
 
@@ -98,7 +98,8 @@ def faults(model: Any, size: int | None = None) -> Iterator[str]:
         if feature.name not in shapes:
             yield f"output '{feature.name}' is given by no layer"
         elif shape != shapes[feature.name]:
-            yield f"output '{feature.name}' is declared as {list(shape)}, its layer gives {list(shapes[feature.name])}"
+            gives = list(shapes[feature.name])
+            yield f"output '{feature.name}' is declared as {list(shape)}, its layer gives {gives}"
 
 
 def _layer(layer: Any, given: Sequence[Shape]) -> Iterator[str]:
@@ -239,7 +240,8 @@ def _texture(who: str, shape: Shape) -> Iterator[str]:
     if len(shape) != 4 or min(shape, default=0) < 1 or shape[0] != 1 or shape[2] != 1:
         yield f"{who} has shape {list(shape)}, which is not [1, C, 1, P]"
     elif shape[1] > CHANNELS or shape[3] > PIXELS:
-        yield f"{who} has shape {list(shape)}, and a texture at most {CHANNELS} channels and {PIXELS} pixels a side"
+        most = f"{CHANNELS} channels and {PIXELS} pixels a side"
+        yield f"{who} has shape {list(shape)}, and a texture has at most {most}"
 
 
 def _as_layer(layer: Any) -> Layer:

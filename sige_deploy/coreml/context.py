@@ -17,8 +17,8 @@ class Context:
     """The shared context of an edit.
 
     counts: active pixels of each level, at most the rows of the bucket; active: int32 [P] by level; tables
-    int32 [R, K] and halos int32 [Q] by geometry, the entry of halo pixel q being P + q for the P of the bucket,
-    times phases as docs/ops.md says; arrays: bases [1, N, C] and recorded affines [1, 1, C] by cache name.
+    int32 [R, K] and halos int32 [Q] by geometry, with P and R of the bucket and entries as docs/ops.md says;
+    arrays: bases [1, N, C] and recorded affines [1, 1, C] by cache name.
     """
 
     counts: Mapping[str, int]
@@ -42,7 +42,8 @@ def context_of(
     for level, count in indices.counts.items():
         if count > rows[level]:
             raise InputError(
-                f"The edit has {count} active pixels at level {level}, the bucket {rows[level]}; use a larger one."
+                f"The edit has {count} active pixels at level {level}, the bucket {rows[level]} rows; "
+                "use a larger one."
             )
     tables, halos = {}, {}
     for geometry in manifest.geometries:

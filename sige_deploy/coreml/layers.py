@@ -1,8 +1,8 @@
 """The custom layers: their classes, parameters and weights, and how a layer is read out of a model.
 
-A tensor of rows [1, P, C] is [1, C, 1, P] in Core ML: an image one pixel high, P wide, of ceil(C / 4) slices. What is indexed
-(bases, recorded affines, tables, halos, active pixels) is no tensor: a layer finds it by name in the context that
-its parameter `context` numbers.
+A tensor of rows [1, P, C] is [1, C, 1, P] in Core ML: an image one pixel high, P wide, of ceil(C / 4) slices.
+What is indexed (bases, recorded affines, tables, halos, active pixels) is no tensor: a layer finds it by name
+in the context that its parameter `context` numbers.
 """
 
 from __future__ import annotations

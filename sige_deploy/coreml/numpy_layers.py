@@ -1,4 +1,4 @@
-"""The custom layers in numpy: the definitions of docs/ops.md on rows of the live count, zeros in the padding."""
+"""The custom layers in numpy: the definitions of docs/ops.md on the live rows, zeros in the padding."""
 
 from __future__ import annotations
 
