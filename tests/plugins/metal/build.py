@@ -20,6 +20,53 @@ def to_cpp(source: str) -> str:
     return re.sub(r"\[\[[^\]]*\]\]", "", source)
 
 
+def kernels_of(source: str) -> list[str]:
+    """Names of the kernels in a Metal source."""
+    return re.findall(r"^kernel void (\w+)\(", source, re.MULTILINE)
+
+
+def dispatcher(name: str, preprocessed: str) -> str:
+    """A C++ function that calls a kernel with what is bound to the indices in its attributes."""
+    signature = re.search(rf"void {name}\((.*?)\)\s*\{{", preprocessed, re.DOTALL)
+    assert signature, name
+    arguments = [_argument(argument) for argument in signature[1].split(",")]
+    return f"void run_{name}(const Call& call) {{ {name}({', '.join(arguments)}); }}\n"
+
+
+def _argument(declaration: str) -> str:
+    found = re.fullmatch(r"\s*(.*?)\w+\s*\[\[(\w*)(?:\((\d+)\))?\]\]\s*", declaration, re.DOTALL)
+    assert found, declaration
+    kind, attribute, index = found[1].strip(), found[2], found[3]
+    if attribute == "buffer":
+        return (
+            f"*({kind[:-1]}*)call.buffers[{index}]"
+            if kind.endswith("&")
+            else f"({kind})call.buffers[{index}]"
+        )
+    return {
+        "texture": f"*call.textures[{index}]",
+        "": f"({kind})call.memory",  # [[threadgroup(0)]], whose name the shim defines as nothing
+        "thread_position_in_grid": "call.position",
+        "threadgroup_position_in_grid": "call.group",
+        "thread_index_in_threadgroup": "call.index",
+        "simdgroup_index_in_threadgroup": "call.index / threads::LANES",
+        "thread_index_in_simdgroup": "call.index % threads::LANES",
+    }[attribute]
+
+
+def _write_dispatchers(folder: Path, include: list[str]) -> None:
+    names, text = [], ""
+    for path in sorted(KERNELS.glob("*.metal")):
+        command = ["g++", "-E", "-P", "-x", "c++", *include, str(path)]
+        preprocessed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        for name in kernels_of(path.read_text()):
+            text += dispatcher(name, preprocessed)
+            names.append(name)
+    table = ", ".join(f'{{"{name}", run_{name}}}' for name in names)
+    text += f"const struct {{ const char* name; void (*run)(const Call&); }} KERNELS[] = {{{table}}};\n"
+    (folder / "dispatch.inc").write_text(text)
+
+
 def build(sanitize: bool = False) -> Path:
     """The library in build/metal or build/metal_sanitize, brought up to date."""
     folder = ROOT / "build" / ("metal_sanitize" if sanitize else "metal")
@@ -36,7 +83,9 @@ def build(sanitize: bool = False) -> Path:
             name = f"{path.name}.h" if path.suffix == ".metal" else path.name
             (folder / name).write_text(to_cpp(path.read_text()))
         partial = folder / "partial.so"
-        flags = [*COMPILE, *(SANITIZE if sanitize else []), "-I", str(folder), "-I", str(HERE / "shim")]
+        include = ["-I", str(folder), "-I", str(HERE / "shim")]
+        _write_dispatchers(folder, include)
+        flags = [*COMPILE, *(SANITIZE if sanitize else []), *include]
         files = [str(HERE / "host.cpp"), str(HERE / "shim" / "threads.cpp")]
         subprocess.run([*flags, *files, "-o", str(partial)], check=True)
         os.replace(partial, library)

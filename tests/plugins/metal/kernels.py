@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,7 @@ def _struct(name: str, fields: str, **nested: type) -> type[ctypes.Structure]:
     return type(name, (ctypes.Structure,), {"_fields_": layout})
 
 
-Rows = _struct("Rows", "p data i slices i height i width")
-Buffers = _struct("Buffers", "p base p base_2 p halo p table p scale p shift p live")
+Texture = _struct("Texture", "p texels i slices i height i width")
 Source = _struct(
     "Source",
     "i fresh i pixels i targets i taps i channels i channels_2 i has_table i scale_batch i shift_batch "
@@ -43,6 +43,11 @@ Scatter = _struct("Scatter", "i pixels i fresh i channels i width")
 Attention = _struct("Attention", "i fresh i pixels i heads i dk i dv i overlaid f scale")
 
 Array = np.ndarray | None
+
+# As in plugins/kernels/metal.
+TILE, CONV_THREADS, CONV_BYTES = 32, 128, 2 * 32 * 40 * 2
+QUERIES, ATTENTION_THREADS, CHUNK = 16, 128, 32
+EACH = (8, 8, 1)  # threads of a threadgroup of a kernel without threadgroup memory
 
 
 class MetalKernels:
@@ -82,20 +87,14 @@ class MetalKernels:
         live: int | None = None,
     ) -> np.ndarray:
         """[B, R, K * (C / phases)]."""
-        call = _Call(self._images)
         source = _source(rows, base, table, scale, shift, rows_2, activation, alpha)
-        padding = int(np.float16(pad_value).view(np.uint16))
-        parameters = Gather(source, phases, padding)
         width = source.taps * (source.channels // phases)
-        out = call.output(rows.shape[0], source.targets, width)
-        buffers = call.buffers(
-            base, base_2, halo, table, scale, shift, source.targets if live is None else live
-        )
-        arrays = call.rows(rows, rows_2)
-        self._library.sige_gather(
-            self._images, rows.shape[0], *arrays, out, ctypes.byref(buffers), ctypes.byref(parameters)
-        )
-        return call.result(width)
+        call = _Call(self._images, (rows.shape[0], source.targets, width))
+        call.buffers(base, base_2, halo, table, scale, shift, _live(live, source.targets))
+        call.parameters(Gather(source, phases, int(np.float16(pad_value).view(np.uint16))))
+        call.rows(rows, rows_2)
+        groups = (_ceil(source.targets, 8), _ceil(_ceil(width, 4), 8), rows.shape[0])
+        return call.run(self._library, "gather", groups, EACH)
 
     def conv(
         self,
@@ -122,23 +121,24 @@ class MetalKernels:
         live: int | None = None,
     ) -> np.ndarray:
         """[B, R, Cout]."""
-        call = _Call(self._images)
         source = _source(rows, base, table, scale, shift, rows_2, activation_in, alpha_in)
-        outputs = weight.shape[2]
-        parameters = Conv(
-            source, outputs, group, bias is not None, 0 if embedding is None else embedding.shape[0],
-            multiplier is not None, residual is not None, ACTIVATIONS.index(activation_out), alpha_out,
+        (batch, *_), outputs = rows.shape, weight.shape[2]
+        call = _Call(self._images, (batch, source.targets, outputs))
+        arrays = (base, base_2, halo, table, scale, shift, weight, bias)
+        call.buffers(*arrays, _live(live, source.targets))
+        call.parameters(
+            Conv(
+                source, outputs, group, bias is not None, 0 if embedding is None else embedding.shape[0],
+                multiplier is not None, residual is not None, ACTIVATIONS.index(activation_out), alpha_out,
+            )
         )  # fmt: skip
-        out = call.output(rows.shape[0], source.targets, outputs)
-        buffers = call.buffers(
-            base, base_2, halo, table, scale, shift, source.targets if live is None else live
-        )
-        arrays = call.rows(rows, rows_2, embedding, multiplier, residual)
-        self._library.sige_conv(
-            self._images, self._plain, rows.shape[0], *arrays, out, call.buffer(weight), call.buffer(bias),
-            ctypes.byref(buffers), ctypes.byref(parameters),
-        )  # fmt: skip
-        return call.result(outputs)
+        call.rows(rows, rows_2, embedding, multiplier, residual)
+        if group > 1 and outputs // group % 4:
+            groups = (_ceil(source.targets, 8), _ceil(_ceil(outputs, 4), 8), batch)
+            return call.run(self._library, "conv_few", groups, EACH)
+        groups = (_ceil(source.targets, TILE), _ceil(outputs // group, TILE), batch * group)
+        name = "conv_plain" if self._plain else "conv"
+        return call.run(self._library, name, groups, (CONV_THREADS, 1, 1), CONV_BYTES)
 
     def scatter(
         self,
@@ -150,15 +150,13 @@ class MetalKernels:
         width: int | None = None,
     ) -> np.ndarray:
         """[B, N, C]. width: of the image that the pixels are written to; all in one line if None."""
-        call = _Call(self._images)
         batch, pixels, channels = base.shape
-        parameters = Scatter(pixels, rows.shape[1], channels, width or pixels)
-        out = call.output(batch, pixels, channels, width or pixels)
-        self._library.sige_scatter(
-            self._images, batch, *call.rows(rows), out, call.buffer(base), call.buffer(active),
-            call.live(rows.shape[1] if live is None else live), ctypes.byref(parameters),
-        )  # fmt: skip
-        return call.result(channels)
+        call = _Call(self._images, base.shape, width or pixels)
+        call.buffers(base, active, _live(live, rows.shape[1]))
+        call.parameters(Scatter(pixels, rows.shape[1], channels, width or pixels))
+        call.rows(rows)
+        groups = (_ceil(pixels, 8), _ceil(_ceil(channels, 4), 8), batch)
+        return call.run(self._library, "scatter", groups, EACH)
 
     def attention(
         self,
@@ -174,18 +172,25 @@ class MetalKernels:
         live: int | None = None,
     ) -> np.ndarray:
         """[B, P, heads * dv]."""
-        call = _Call(self._images)
         (batch, fresh, channels), outputs = q.shape, v_base.shape[2]
         dk, dv = channels // heads, outputs // heads
-        parameters = Attention(
-            fresh, k_base.shape[1], heads, dk, dv, active is not None, scale or 1 / math.sqrt(dk)
-        )
-        out = call.output(batch, fresh, outputs)
-        self._library.sige_attention(
-            self._images, batch, *call.rows(q, k, v), out, call.buffer(k_base), call.buffer(v_base),
-            call.buffer(active), call.live(fresh if live is None else live), ctypes.byref(parameters),
-        )  # fmt: skip
-        return call.result(outputs)
+        call = _Call(self._images, (batch, fresh, outputs))
+        call.buffers(k_base, v_base, active, _live(live, fresh))
+        scale = scale or 1 / math.sqrt(dk)
+        call.parameters(Attention(fresh, k_base.shape[1], heads, dk, dv, active is not None, scale))
+        call.rows(q, k, v)
+        name = next(f"attention_{widest}" for widest in (64, 160, 512) if dv <= widest)
+        size = QUERIES * 32 * 4 + 128 * 4 + 32 * 36 * 2 + QUERIES * (_ceil(dk, CHUNK) * CHUNK + 4) * 2
+        groups = (_ceil(fresh, QUERIES), heads, batch)
+        return call.run(self._library, name, groups, (ATTENTION_THREADS, 1, 1), size)
+
+
+def _ceil(count: int, size: int) -> int:
+    return -(-count // size)
+
+
+def _live(live: int | None, rows: int) -> np.ndarray:
+    return np.array([rows if live is None else live], np.int32)
 
 
 def _source(
@@ -208,68 +213,77 @@ def _source(
 
 
 class _Call:
-    """The arrays of one call, kept until it is over."""
+    """What is bound for one call: buffers in the order of a kernel's indices, then rows, then the result.
 
-    def __init__(self, images: bool) -> None:
-        self._images = images
+    shape: of the result [B, count, channels]; width: of its image, `count` if None.
+    """
+
+    def __init__(self, images: bool, shape: Sequence[int], width: int | None = None) -> None:
+        self._images, self._shape = images, tuple(shape)
+        self._width = max(width or shape[1], 1)
         self._kept: list[Any] = []
+        self._buffers: list[int | None] = []
+        self._textures: list[ctypes.Structure] = []
 
-    def rows(self, *arrays: Array) -> list[Any]:
+    def buffers(self, *arrays: Array) -> None:
+        """Arrays that are no rows; None where the call lacks one."""
+        self._buffers += [None if array is None else self._address(array) for array in arrays]
+
+    def parameters(self, parameters: ctypes.Structure) -> None:
+        """The kernel's sizes and choices."""
+        self._kept.append(parameters)
+        self._buffers.append(ctypes.addressof(parameters))
+
+    def rows(self, *arrays: Array) -> None:
         """Rows as textures or buffers. One that the call lacks is the first again, never read there."""
-        given = [None if array is None else self._rows(array) for array in arrays]
-        return [given[0] if rows is None else rows for rows in given]
+        first, *_ = arrays
+        for array in arrays:
+            given = first if array is None else array
+            assert given is not None and given.dtype == np.float16 and given.ndim == 3
+            if self._images:
+                self._textures.append(self._texture(_to_image(given)))
+            else:
+                self.buffers(given)
 
-    def _rows(self, array: np.ndarray) -> Any:
-        assert array.dtype == np.float16 and array.ndim == 3
+    def run(
+        self, library: ctypes.CDLL, name: str, groups: Sequence[int], threads: Sequence[int], size: int = 0
+    ) -> np.ndarray:
+        """The result, NaN where the kernel wrote nothing. size: bytes of threadgroup memory."""
+        batch, count, channels = self._shape
+        slices, height = _ceil(channels, 4), max(_ceil(count, self._width), 1)
+        if self._images:
+            out = np.full((batch * slices, height, self._width, 4), np.nan, np.float16)
+            self._textures.append(self._texture(out))
+        else:
+            out = np.full(self._shape, np.nan, np.float16)
+            self.buffers(out)
+        textures = (_POINTER * len(self._textures))(*map(ctypes.addressof, self._textures))
+        buffers = (_POINTER * len(self._buffers))(*self._buffers)
+        name = f"{name}_{'images' if self._images else 'buffers'}"
+        grid, size_of_group = (_INT * 3)(*groups), (_INT * 3)(*threads)
+        unknown = library.sige_dispatch(
+            name.encode(), textures, buffers, grid, size_of_group, ctypes.c_size_t(size)
+        )
+        assert not unknown, name
         if not self._images:
-            return self._hand_over(np.ascontiguousarray(array), 0, 0, 0)
-        batch, count, channels = array.shape
-        slices = -(-channels // 4)
-        texels = np.full((batch, max(count, 1), slices * 4), np.nan, np.float16)
-        texels[:, :count, :channels] = array
-        texels = texels.reshape(batch, -1, slices, 4).transpose(0, 2, 1, 3)
-        return self._hand_over(np.ascontiguousarray(texels), batch * slices, 1, max(count, 1))
-
-    def output(self, batch: int, count: int, channels: int, width: int | None = None) -> Any:
-        """Where the result is written: NaN, until it is."""
-        self._shape = batch, count, channels
-        width = max(width or count, 1)
-        if not self._images:
-            self._out = np.full(self._shape, np.nan, np.float16)
-            return self._hand_over(self._out, 0, 0, 0)
-        slices, height = -(-channels // 4), -(-max(count, 1) // width)
-        self._out = np.full((batch * slices, height, width, 4), np.nan, np.float16)
-        return self._hand_over(self._out, batch * slices, height, width)
-
-    def result(self, channels: int) -> np.ndarray:
-        """The result [B, count, channels]."""
-        if not self._images:
-            return self._out
-        batch, count, _ = self._shape
-        slices = -(-channels // 4)
-        pixels = self._out.reshape(batch, slices, -1, 4).transpose(0, 2, 1, 3).reshape(batch, -1, slices * 4)
+            return out
+        pixels = out.reshape(batch, slices, -1, 4).transpose(0, 2, 1, 3).reshape(batch, -1, slices * 4)
         return np.ascontiguousarray(pixels[:, :count, :channels])
 
-    def buffer(self, array: Array) -> Any:
-        """Address of an array, or of nothing that may be read."""
-        if array is None:
-            return _POINTER(None)
+    def _texture(self, texels: np.ndarray) -> ctypes.Structure:
+        return Texture(self._address(texels), *texels.shape[:3])
+
+    def _address(self, array: np.ndarray) -> int:
         kept = np.ascontiguousarray(array)
         self._kept.append(kept)
-        return _POINTER(kept.ctypes.data)
+        return kept.ctypes.data
 
-    def live(self, count: int) -> Any:
-        """Address of the number of live rows."""
-        return self.buffer(np.array([count], np.int32))
 
-    def buffers(
-        self, base: Array, base_2: Array, halo: Array, table: Array, scale: Array, shift: Array, live: int
-    ) -> ctypes.Structure:
-        """What does not travel as rows."""
-        arrays = (base, base_2, halo, table, scale, shift)
-        return Buffers(*(self.buffer(array) for array in arrays), self.live(live))
-
-    def _hand_over(self, array: np.ndarray, slices: int, height: int, width: int) -> Any:
-        rows = Rows(array.ctypes.data, slices, height, width)
-        self._kept += [array, rows]
-        return ctypes.byref(rows)
+def _to_image(rows: np.ndarray) -> np.ndarray:
+    """[B, P, C] as texels [B * slices, 1, P or 1, 4]."""
+    batch, count, channels = rows.shape
+    slices = _ceil(channels, 4)
+    texels = np.full((batch, max(count, 1), slices * 4), np.nan, np.float16)
+    texels[:, :count, :channels] = rows
+    texels = texels.reshape(batch, -1, slices, 4).transpose(0, 2, 1, 3)
+    return np.ascontiguousarray(texels.reshape(batch * slices, 1, -1, 4))

@@ -204,7 +204,7 @@ def test_attention_keeps_large_scores_finite(metal: MetalKernels) -> None:
 
 @pytest.mark.parametrize("live", [0, 1, 31, 40])
 def test_rows_past_the_live_count_are_zeros(metal: MetalKernels, live: int) -> None:
-    """What padded rows, tables and active pixels hold is never looked at: here NaN, and indices out of range."""
+    """What padded rows, tables and active pixels hold is never looked at: NaN, and indices out of range."""
     padded, channels, outputs = 70, 12, 36
     active = np.arange(0, 2 * live, 2, dtype=np.int32)
     halo, table = Window(16, 16).tables(active, active)
