@@ -57,9 +57,12 @@ static Ort::Value value_on(const Ort::MemoryInfo& where, DType dtype, const Shap
   return Ort::Value::CreateTensor(where, const_cast<void*>(data), bytes, shape.data(), shape.size(), onnx_type(dtype));
 }
 
+Ort::MemoryInfo place_of(const Memory& memory, int index) {
+  return {memory.backend() == SIGE_CUDA ? "Cuda" : "Cpu", OrtDeviceAllocator, index, OrtMemTypeDefault};
+}
+
 Ort::Value value_at(const Memory& memory, int index, DType dtype, const Shape& shape, void* data) {
-  const char* name = memory.backend() == SIGE_CUDA ? "Cuda" : "Cpu";
-  return value_on(Ort::MemoryInfo(name, OrtDeviceAllocator, index, OrtMemTypeDefault), dtype, shape, data);
+  return value_on(place_of(memory, index), dtype, shape, data);
 }
 
 Ort::Value value_of(const View& view) {

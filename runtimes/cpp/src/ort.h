@@ -22,7 +22,10 @@ inline const char* edit_graph() { return ort_knows_overloads() ? "edit.onnx" : "
 
 ONNXTensorElementDataType onnx_type(DType dtype);
 
-// A tensor on memory that it does not own. index: of the GPU where it lies on one.
+// ONNX Runtime's words for a memory's device. index: of the GPU.
+Ort::MemoryInfo place_of(const Memory& memory, int index);
+
+// A tensor on memory that it does not own.
 Ort::Value value_at(const Memory& memory, int index, DType dtype, const Shape& shape, void* data);
 
 // An array on the host, likewise.

@@ -31,6 +31,10 @@ class OrtOnBuffers : public BufferEngine {
     ort_environment();
   }
 
+  ~OrtOnBuffers() override {
+    for (const auto& [file, inputs] : repeated_) settle(graphs_.at(file), inputs);
+  }
+
   std::string name() const override { return "onnxruntime " + memory_->device() + ", native kernels"; }
 
   Run bind_record(const Buffers& inputs, const Buffers& outputs) override {
@@ -75,9 +79,11 @@ class OrtOnBuffers : public BufferEngine {
         bound->binding.BindInput(name.c_str(), value(found->second));
       }
       for (const auto& [name, buffer] : outputs) bound->binding.BindOutput(name.c_str(), value(buffer));
-      // What follows is ordered on the same stream; waiting here would only cost time.
-      bound->options.AddConfigEntry("disable_synchronize_execution_providers", "1");
-      if (file == "record.onnx") {
+      if (file != "record.onnx") {
+        // What follows is ordered on the same stream, and a capture cannot wait.
+        bound->options.AddConfigEntry("disable_synchronize_execution_providers", "1");
+        repeated_[file] = inputs;
+      } else {
         // Activations of a dense pass are large and a record is rare: give the memory back.
         const std::string arena = memory_->backend() == SIGE_CUDA ? "gpu:" + std::to_string(index_) : "cpu:0";
         bound->options.AddConfigEntry("memory.enable_memory_arena_shrinkage", arena.c_str());
@@ -86,6 +92,38 @@ class OrtOnBuffers : public BufferEngine {
         translated(doing, memory.get(), [&] { bound->session.Run(bound->options, bound->binding); });
       };
     });
+  }
+
+  // Has a session give back what its runs without an end have kept, before it goes.
+  //
+  // ONNX Runtime hands some kernels parameters through pinned host memory. The end of a run has a function on the
+  // stream give it back; a session that goes does so too, but then that function is the last to hold the allocator, and
+  // taking that down there aborts the process. So one more run is made, with an end and without rows. A session that
+  // fails even so is kept for ever.
+  void settle(Graph& graph, const Buffers& inputs) noexcept {
+    try {
+      const auto here = memory_->current();
+      translated("closing", memory_.get(), [&] {
+        Ort::IoBinding binding(graph.session);
+        Ort::AllocatorWithDefaultOptions allocator;
+        std::vector<Ort::Value> values;
+        for (size_t i = 0; i < graph.session.GetInputCount(); ++i) {
+          const Buffer& buffer = inputs.at(graph.session.GetInputNameAllocated(i, allocator).get());
+          Shape shape = graph.session.GetInputTypeInfo(i).GetTensorTypeAndShapeInfo().GetShape();
+          for (int64_t& size : shape) size = std::max<int64_t>(size, 0);
+          values.push_back(value_at(*memory_, index_, buffer.dtype, shape, buffer.pointer));
+          binding.BindInput(graph.session.GetInputNameAllocated(i, allocator).get(), values.back());
+        }
+        const Ort::MemoryInfo where = place_of(*memory_, index_);
+        for (size_t i = 0; i < graph.session.GetOutputCount(); ++i)
+          binding.BindOutput(graph.session.GetOutputNameAllocated(i, allocator).get(), where);
+        graph.session.Run(Ort::RunOptions(), binding);
+      });
+      memory_->synchronize();
+    } catch (const std::exception&) {
+      static std::vector<Graph>* const kept = new std::vector<Graph>;
+      kept->push_back(std::move(graph));
+    }
   }
 
   Graph& graph(const std::string& file) {
@@ -137,6 +175,7 @@ class OrtOnBuffers : public BufferEngine {
   Buffers weight_buffers_;
   std::map<std::string, Ort::Value> weights_;
   std::map<std::string, Graph> graphs_;
+  std::map<std::string, Buffers> repeated_;  // by graph: inputs of runs that may be captured
 };
 
 std::unique_ptr<BufferEngine> ort_on_buffers(const Bundle& bundle, std::shared_ptr<Memory> memory, int index,
