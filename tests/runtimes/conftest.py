@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import swift_package
 from cpp_library import ROOT, Script, driver_of, installed, run
 
 import sige_deploy as sige
@@ -80,3 +81,16 @@ def python(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], si
     """Opens Python sessions on the same kernels."""
     monkeypatch.setenv(native.VARIABLE, str(prefix / "lib" / native.NAME))
     return lambda path: sige.open(path, threads=1)
+
+
+@pytest.fixture(scope="session")
+def swift_driver(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The command that runs the driver of the Swift package; skips where there is no compiler."""
+    return swift_package.driver(tmp_path_factory.mktemp("swift"))
+
+
+@pytest.fixture
+def swift_script(swift_driver: list[str], tmp_path: Path) -> swift_package.Script:
+    folder = tmp_path / "script"
+    folder.mkdir()
+    return swift_package.Script(swift_driver, folder)

@@ -36,13 +36,13 @@ public struct Indexer: Sendable {
     public func activate(_ masks: [Mask]) -> [Mask] { manifest.levelMasks(masks, geometries) }
 
     /// The tables of an edit. masks: of `activate`. rows: the padded number of rows of each level, at least its active
-    /// pixels, and 0 where there are none.
+    /// pixels; lists of a level without active pixels are padded with 0.
     public func tables(_ masks: [Mask], rows: [Int]) -> EditIndices {
         var result = EditIndices()
         for (index, level) in manifest.levels.enumerated() {
             var active = masks[index].active
             result.counts[level.id] = active.count
-            if let last = active.last { active += [Int32](repeating: last, count: rows[index] - active.count) }
+            active += [Int32](repeating: active.last ?? 0, count: rows[index] - active.count)
             result.active[level.id] = active
         }
         // One map a level, shared by the geometries that read it: what reading a pixel yields.
@@ -67,7 +67,7 @@ public struct Indexer: Sendable {
 
     /// The table and halo of one geometry. codes: the source's map, as it was before when this returns.
     private func read(_ geometry: Geometry, _ codes: inout [Int32], _ result: inout EditIndices) {
-        let targets = result.active[geometry.target]!
+        let targets = result.active[geometry.target]!.prefix(result.counts[geometry.target]!)
         let base = Int32(result.active[geometry.source]!.count)
         let (y, x) = (geometry.y, geometry.x)
         var table = [Int32](repeating: -1, count: targets.count * geometry.taps)
@@ -102,13 +102,16 @@ public struct Indexer: Sendable {
             }
         }
         if geometry.phases > 1 { addPhases(geometry, targets, &table) }
-        if geometry.weighted { result.weights[geometry.id] = weights(geometry, targets) }
-        result.tables[geometry.id] = table
+        let missing = result.active[geometry.target]!.count - targets.count
+        if geometry.weighted {
+            result.weights[geometry.id] = repeated(weights(geometry, targets), geometry.taps, missing)
+        }
+        result.tables[geometry.id] = repeated(table, geometry.taps, missing)
         result.haloCounts[geometry.id] = halo.count
         result.halos[geometry.id] = halo + [Int32](repeating: 0, count: padded(halo.count) - halo.count)
     }
 
-    private func addPhases(_ geometry: Geometry, _ targets: [Int32], _ table: inout [Int32]) {
+    private func addPhases(_ geometry: Geometry, _ targets: ArraySlice<Int32>, _ table: inout [Int32]) {
         let (y, x) = (geometry.y, geometry.x)
         for (row, target) in targets.enumerated() {
             var phase: Int32 = 0
@@ -120,7 +123,7 @@ public struct Indexer: Sendable {
         }
     }
 
-    private func weights(_ geometry: Geometry, _ targets: [Int32]) -> [Float] {
+    private func weights(_ geometry: Geometry, _ targets: ArraySlice<Int32>) -> [Float] {
         let (y, x) = (geometry.y, geometry.x)
         return targets.flatMap { target in
             (0..<geometry.taps).map { k in
@@ -130,4 +133,10 @@ public struct Indexer: Sendable {
             }
         }
     }
+}
+
+/// The values with their last `width` ones `times` more behind them; zeros where there are none.
+private func repeated<T: ExpressibleByIntegerLiteral>(_ values: [T], _ width: Int, _ times: Int) -> [T] {
+    let last = values.isEmpty ? [T](repeating: 0, count: width) : Array(values.suffix(width))
+    return values + [[T]](repeating: last, count: times).joined()
 }

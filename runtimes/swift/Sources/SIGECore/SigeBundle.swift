@@ -2,7 +2,7 @@
 ///
 /// Of the files that the manifest lists only those are opened that a session on Core ML needs: the ONNX graphs and
 /// their weights may be left out on a device. The models in `coreml` are checked by `CoreMLFolder`.
-public struct Bundle: Sendable {
+public struct SigeBundle: Sendable {
     /// Absolute path of the folder.
     public let root: String
     public let manifest: Manifest
@@ -22,18 +22,18 @@ public struct Bundle: Sendable {
                 .bundle,
                 "there is no bundle at \(named(root)); expected the folder that sige_deploy.export wrote.")
         }
-        manifest = try Bundle.parse(root, try readJSON(root + "/manifest.json", limit: Bundle.manifestLimit))
-        for name in Bundle.required where manifest.files[name] == nil {
+        manifest = try SigeBundle.parse(root, try readJSON(root + "/manifest.json", limit: SigeBundle.manifestLimit))
+        for name in SigeBundle.required where manifest.files[name] == nil {
             throw SigeError(
                 .bundle,
                 "the manifest of bundle \(named(root)) does not list \(named(name)); export the bundle anew.")
         }
-        try checkFile(Bundle.geometry, in: root, manifest.files[Bundle.geometry]!)
+        try checkFile(SigeBundle.geometry, in: root, manifest.files[SigeBundle.geometry]!)
     }
 
     /// The neighbourhoods of `geometry.safetensors`, in the manifest's order; throws kind `bundle` where they do not fit.
     public func geometries() throws -> [Geometry] {
-        try Geometry.read(root + "/" + Bundle.geometry, for: manifest)
+        try Geometry.read(root + "/" + SigeBundle.geometry, for: manifest)
     }
 
     /// Versions first: a newer schema may differ anywhere.
