@@ -5,28 +5,31 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sige_deploy import files
 from sige_deploy.bundle import Bundle, open_bundle
+from sige_deploy.coreml import program
 from sige_deploy.coreml.checker import require_sound
 from sige_deploy.coreml.layers import Layer, read_layer
 from sige_deploy.coreml.manifest import (
     FOLDER,
     MANIFEST,
     NAME,
+    RECORD,
     ArraySpec,
     CoreMLManifest,
     GeometrySpec,
     LayerSpec,
     TensorSpec,
 )
-from sige_deploy.errors import BundleError, RuntimeFailure
+from sige_deploy.errors import BundleError, ExportError, RuntimeFailure
 from sige_deploy.exporters.coreml_buckets import buckets
 from sige_deploy.exporters.coreml_edit import edit_model
+from sige_deploy.exporters.coreml_record import record_package
 from sige_deploy.exporters.versions import version
 from sige_deploy.manifest import FileSpec
 
@@ -72,7 +75,8 @@ def build(bundle: str | os.PathLike[str] | Bundle, *, progress: Progress | None 
             require_sound(model, f"edit-{k}.mlmodel")
             with files.replacing(folder / f"edit-{k}.mlmodel") as file:
                 file.write(model.SerializeToString(deterministic=True))
-        manifest = _manifest(opened, folder, model, sizes, context)
+        report("record model", len(sizes), total)
+        manifest = _manifest(opened, folder, model, sizes, context, _record(opened, folder))
         with files.replacing(folder / MANIFEST) as file:
             file.write(manifest.model_dump_json(indent=1, by_alias=True).encode() + b"\n")
         _swap(folder, parent / NAME)
@@ -89,9 +93,15 @@ def build(bundle: str | os.PathLike[str] | Bundle, *, progress: Progress | None 
 
 
 def _manifest(
-    bundle: Bundle, folder: Path, model: Any, sizes: list[dict[str, int]], context: int
+    bundle: Bundle,
+    folder: Path,
+    model: Any,
+    sizes: list[dict[str, int]],
+    context: int,
+    record: Mapping[str, Any],
 ) -> CoreMLManifest:
-    """The manifest of the models in `folder`; model: the edit model of the last bucket."""
+    """The manifest of the models in `folder`; model: the edit model of the last bucket; record: its fields of
+    the record model."""
     layers = [read_layer(x) for x in model.neuralNetwork.layers if x.WhichOneof("layer") == "custom"]
     read = {str(value) for layer in layers for key, value in layer.parameters.items() if key in _NAMES}
     used = {layer.parameters.get("geometry") for layer in layers}
@@ -133,8 +143,21 @@ def _manifest(
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         },
+        **record,
         producer={name: version(name) for name in ("sige-deploy", "coremltools", "onnx-ir")},
     )
+
+
+def _record(bundle: Bundle, folder: Path) -> dict[str, Any]:
+    """Write the record model, where Core ML can run it; the manifest's fields of it."""
+    import onnx_ir as ir
+
+    try:
+        inputs, outputs = record_package(ir.load(bundle.path("record.onnx")), folder / RECORD)
+    except ExportError as error:
+        return {"record_refused": str(error).rstrip(".")}
+    program.require_sound(program.Package(folder / RECORD))
+    return {"record": RECORD, "record_inputs": inputs, "record_outputs": outputs}
 
 
 _NAMES = ("base", "base_2", "k_base", "v_base", "scale_name", "shift_name")

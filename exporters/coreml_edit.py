@@ -117,9 +117,8 @@ class _Writer:
             told |= {"geometry": geometry.id, "level": geometry.target, "taps": int(shape[1])}  # type: ignore[arg-type]
         told |= {name: self._registry(node, given, name) for name in ("base", "base_2")}
         told |= {f"{name}_name": self._registry(node, given, name) for name in ("scale", "shift")}
-        channels = rows.channels
-        if "rows_2" in given:
-            channels += self._tensor(node, given["rows_2"]).channels
+        told["channels_2"] = self._tensor(node, given["rows_2"]).channels if "rows_2" in given else 0
+        channels = rows.channels + told["channels_2"]
         if node.op_type == "Conv":
             if "weight" not in weights or "bias" in given:
                 self._refuse(node, "its weight or bias is computed in the graph")

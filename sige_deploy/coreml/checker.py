@@ -1,4 +1,4 @@
-"""A structural check of Core ML models, for coremltools accepts broken ones and Apple's compiler needs a Mac."""
+"""A structural check of Core ML models: coremltools accepts broken ones, Apple's compiler needs a Mac."""
 
 from __future__ import annotations
 

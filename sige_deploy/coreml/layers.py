@@ -37,6 +37,7 @@ _SOURCE: Final = {
     "source": str,  # level of the rows that go in
     "geometry": str,  # of table and halo; empty: every target reads its own row
     "taps": int,
+    "channels_2": int,  # of these, how many rows_2 has; 0 without it
     "base": str,
     "base_2": str,
     "scale_name": str,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 FOLDER: Final = "coreml"
 MANIFEST: Final = "coreml.json"
 NAME: Final = "float16"
+RECORD: Final = "record.mlpackage"
 SCHEMA_VERSION: Final = 1
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -70,7 +71,9 @@ class CoreMLManifest(Spec):
 
     bundle: id of the bundle. context: number by which the layers know their context. buckets: rows of each
     level by id, of `edit-<k>.mlmodel` the k-th, the smallest first. record: name of the dense model that
-    fills the bases; None: Core ML cannot run it, for the reason `record_refused`. files: by name.
+    fills the bases; None: Core ML cannot run it, for the reason `record_refused`. record_inputs,
+    record_outputs: names of the bundle's inputs, and of its outputs and caches, by the record model's. files:
+    by name.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -85,6 +88,8 @@ class CoreMLManifest(Spec):
     active: list[str]
     layers: list[LayerSpec]
     record: str | None = None
+    record_inputs: dict[str, str] = Field(default_factory=dict)
+    record_outputs: dict[str, str] = Field(default_factory=dict)
     record_refused: str | None = None
     files: dict[str, FileSpec]
     producer: dict[str, str] = Field(default_factory=dict)

@@ -12,9 +12,7 @@ from sige_deploy.errors import RuntimeFailure
 def messages(name: str) -> Any:
     """A module of coremltools.proto, such as "Model" or "NeuralNetwork". Raises RuntimeFailure without
     coremltools."""
-    logger = logging.getLogger("coremltools")
-    if logger.level == logging.NOTSET:
-        logger.setLevel(logging.ERROR)  # it warns of everything of Apple's that Linux lacks
+    quiet()
     try:
         return importlib.import_module(f"coremltools.proto.{name}_pb2")
     except ImportError as error:
@@ -22,3 +20,10 @@ def messages(name: str) -> Any:
             f"Core ML models need coremltools, which cannot be imported ({error}); run pip install "
             "'sige-deploy[coreml]'."
         ) from error
+
+
+def quiet() -> None:
+    """Keep coremltools from warning, when it is imported, of everything of Apple's that Linux lacks."""
+    logger = logging.getLogger("coremltools")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.ERROR)
