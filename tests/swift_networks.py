@@ -1,4 +1,4 @@
-"""Bundles without graphs, for code that reads manifests and geometries alone: levels, geometries and layouts of all kinds."""
+"""Bundles without graphs, for code that reads manifests and geometries alone."""
 
 from __future__ import annotations
 
@@ -107,14 +107,18 @@ def network(
 
     geometries = [
         Geometry("conv3", "top", "top", window(H, 3, pad=(1, 1)), window(W, 3, pad=(1, 1))),
-        Geometry("wide", "top", "top", window(H, 3, dilation=2, pad=(2, 2)), window(W, 5, pad=(2, 2), mode="wrap")),
+        Geometry(
+            "wide", "top", "top", window(H, 3, dilation=2, pad=(2, 2)), window(W, 5, pad=(2, 2), mode="wrap")
+        ),
         Geometry("reflect", "top", "pad", pad(H, 1, 1, "reflect"), pad(W, 1, 1, "reflect")),
         Geometry("valid", "pad", "top", window(H + 2, 3), window(W + 2, 3)),
         Geometry("down", "top", "half", window(H, 3, 2, pad=(1, 1)), window(W, 3, 2, pad=(1, 1))),
         Geometry("up", "half", "top", nearest(H // 2, 2), nearest(W // 2, 2)),
         Geometry("shuffle", "half", "top", depth_to_space(H // 2, 2), depth_to_space(W // 2, 2)),
         Geometry("row", "half", "top", depth_to_space(H // 2, 2), nearest(W // 2, 2)),
-        Geometry("transposed", "top", "twice", transposed(H, 4, 2, pad=(1, 1)), transposed(W, 4, 2, pad=(1, 1))),
+        Geometry(
+            "transposed", "top", "twice", transposed(H, 4, 2, pad=(1, 1)), transposed(W, 4, 2, pad=(1, 1))
+        ),
         Geometry("resized", "top", "odd", weighted(H, 9), weighted(W, 11)),
         Geometry("mixed", "odd", "half", weighted(9, H // 2), window(11, 1, pad=(0, 5))),
     ]  # fmt: skip
@@ -122,10 +126,12 @@ def network(
         name="drawn",
         inputs=[
             InputSpec(
-                name="image", shape=[by[a] for a in axes], dtype=dtype, role="spatial", level="top", axes=list(axes)
+                name="image", shape=[by[a] for a in axes], dtype=dtype, role="spatial", level="top",
+                axes=list(axes),
             ),
             InputSpec(
-                name="small", shape=[H // 2, W // 2], dtype="uint8", role="spatial", level="half", axes=["Y", "X"]
+                name="small", shape=[H // 2, W // 2], dtype="uint8", role="spatial", level="half",
+                axes=["Y", "X"],
             ),
             InputSpec(name="gain", shape=[2], dtype="float32", role="pinned", reason="it is folded"),
             InputSpec(name="offset", shape=[], dtype="float64", role="free"),

@@ -1,4 +1,4 @@
-"""Builds the pure part of the Swift package on Linux, type-checks the rest, and talks to the driver of tests/runtimes/swift."""
+"""Builds the pure part of the Swift package on Linux, and talks to the driver of tests/runtimes/swift."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def driver(folder: Path) -> list[str]:
     """The command that runs the driver, built in `folder`."""
     swiftc(
         "-swift-version", "6", "-Onone", "-parse-as-library", "-emit-library", "-static", "-emit-module",
-        "-module-name", "SIGECore", *sources("SIGECore"), "-emit-module-path", folder / "SIGECore.swiftmodule",
-        "-o", folder / "libSIGECore.a",
+        "-module-name", "SIGECore", *sources("SIGECore"),
+        "-emit-module-path", folder / "SIGECore.swiftmodule", "-o", folder / "libSIGECore.a",
     )  # fmt: skip
     swiftc(
         "-swift-version", "5", "-I", folder, "-L", folder, "-lSIGECore",

@@ -18,6 +18,7 @@ from sige_deploy.manifest import InputSpec
 from sige_deploy.masks import difference_mask, resample_mask
 
 pytestmark = pytest.mark.xdist_group("swift")
+Edit = tuple[dict[str, np.ndarray], np.ndarray | None]  # inputs, mask
 
 
 def drawn(spec: InputSpec, rng: np.random.Generator) -> np.ndarray:
@@ -25,12 +26,10 @@ def drawn(spec: InputSpec, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(values).astype(spec.dtype)
 
 
-def edits(
-    network: Network, rng: np.random.Generator
-) -> list[tuple[dict[str, np.ndarray], np.ndarray | None]]:
+def edits(network: Network, rng: np.random.Generator) -> list[Edit]:
     """Recorded inputs first; then edited ones with masks or None."""
     recorded = {spec.name: drawn(spec, rng) for spec in network.manifest.inputs}
-    made: list[tuple[dict[str, np.ndarray], np.ndarray | None]] = [(recorded, None)]
+    made: list[Edit] = [(recorded, None)]
     spec = network.manifest.inputs[0]
     for size in (1, 5, 11, H):
         edited = {name: array.copy() for name, array in recorded.items()}
