@@ -53,8 +53,8 @@ def create(
             options.register_custom_ops_library(str(library))
     for name, value in (shared or {}).items():
         options.add_initializer(name, value)  # names that the graph lacks are ignored
-    # PadFusion makes a MaxPool ignore the zeros that it takes over from a Pad: wrong below zero.
-    disabled = ["PadFusion"]
+    # Pad_Fusion makes a MaxPool ignore the zeros that it takes over from a Pad: wrong below zero.
+    disabled = ["Pad_Fusion"]
     if not fold:
         disabled.append("ConstantFolding")
     if shared:

@@ -84,7 +84,7 @@ class Onnx:
             provider = ("CUDAExecutionProvider", {"device_id": "0", "enable_cuda_graph": str(int(captured))})
             try:
                 self._session = onnxruntime.InferenceSession(
-                    str(bundle.path("dense.onnx")), options, [provider], disabled_optimizers=["PadFusion"]
+                    str(bundle.path("dense.onnx")), options, [provider], disabled_optimizers=["Pad_Fusion"]
                 )
                 self._bind()
                 for _ in range(3):

@@ -167,7 +167,7 @@ class ICudaEngine:
         if world.library is not None and told["plugins"]:
             options.register_custom_ops_library(str(world.library))
         self._session = onnxruntime.InferenceSession(
-            told["graph"], options, providers=["CPUExecutionProvider"], disabled_optimizers=["PadFusion"]
+            told["graph"], options, providers=["CPUExecutionProvider"], disabled_optimizers=["Pad_Fusion"]
         )
         self._inputs = {node.name: node for node in self._session.get_inputs()}
         self._outputs = {node.name: node for node in self._session.get_outputs()}

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import tiny
+from graph.helpers import ints, network
 
+import sige_deploy as sige
 from sige_deploy.bundle import open_bundle
 from sige_deploy.runtimes.base import HostRuntime
 from sige_deploy.runtimes.onnxruntime import OnnxRuntime
@@ -68,3 +71,15 @@ def test_an_edit_of_no_rows_runs(runtime: OnnxRuntime) -> None:
     }  # fmt: skip
     results = runtime.edit(feeds, caches, ["rows.y", "rows.h"])
     assert set(results) == {"rows.y", "rows.h"} and results["rows.y"].shape == (2, 0, 4)
+
+
+def test_zeros_of_a_pad_count_in_a_pool_behind_it(tmp_path: Path) -> None:
+    """ONNX Runtime's optimizer gives the pad to the pool, which takes it for minus infinity."""
+    text = "p = Pad(x, pads) y = MaxPool<kernel_shape=[3,3]>(p)"
+    onnx.save(network(text, weights={"pads": ints(0, 0, 1, 1, 0, 0, 1, 1)}), tmp_path / "net.onnx")
+    below = {"x": np.full((1, 4, 12, 10), -1, np.float32)}
+    bundle = sige.export(tmp_path / "net.onnx", below, tmp_path / "bundle", ["x"])
+    made = OnnxRuntime(bundle, "cpu", threads=1, kernels=False).dense(below)["y"]
+    want = np.full((1, 4, 12, 10), -1, np.float32)
+    want[:, :, [0, -1]], want[:, :, :, [0, -1]] = 0, 0
+    np.testing.assert_array_equal(made, want)
