@@ -1,4 +1,4 @@
-"""Compiles plugins/coreml on Linux, over stubs of Core ML and Metal that run, into one program: run_layers.swift."""
+"""Compiles plugins/coreml on Linux, over stubs of Core ML and Metal that run, with run_layers.swift."""
 
 from __future__ import annotations
 

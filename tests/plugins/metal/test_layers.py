@@ -1,7 +1,7 @@
 """The Swift layers on Linux: compiled in both language modes, then run against the layers in numpy.
 
-`evaluate` runs as it is. What `encode` binds and dispatches goes to the kernels compiled for the CPU, so that indices,
-sizes and the order of parameters are those of the Metal sources.
+`evaluate` runs as it is. What `encode` binds and dispatches goes to the kernels compiled for the CPU, so that
+indices, sizes and the order of parameters are those of the Metal sources.
 """
 
 from __future__ import annotations
@@ -82,13 +82,16 @@ def test_layers_refuse_what_is_not_set(swiftc: Path, tmp_path: Path) -> None:
 
 def _cases() -> list[Case]:
     affine = {"scale_name": "affine.scale", "shift_name": "affine.shift"}
+    addends = ("embedding", "residual", "multiplier")
     return [
         _reading("Conv", 12, 36, bias=True, activation_in="silu", **affine),
-        _reading("Conv", 20, 33, second=7, tensors=("embedding", "residual", "multiplier"), activation_out="gelu"),
-        _reading("Conv", 8, 8, group=8, tensors=("residual",), activation_in="leaky_relu", alpha_in=0.2),
+        _reading("Conv", 20, 33, second=7, tensors=addends, activation_out="gelu"),
+        _reading("Conv", 8, 8, group=8, tensors=addends[1:2], activation_in="leaky_relu", alpha_in=0.2),
         _reading("Conv", 12, 24, group=3, bias=True, constant=True, activation_out="tanh"),
         _reading("Conv", 12, 6, group=2, activation_in="sigmoid"),
-        _reading("Conv", 40, 20, second=8, own=True, bias=True, tensors=("multiplier",), activation_in="gelu_tanh"),
+        _reading(
+            "Conv", 40, 20, second=8, own=True, bias=True, tensors=addends[2:], activation_in="gelu_tanh"
+        ),
         _reading("Gather", 5, 45, second=2, activation="relu", **affine),
         _reading("Gather", 8, 72, pad_value=1.5),
         _reading("Gather", 8, 36, phases=2, pad_value=-1.0),
@@ -97,7 +100,7 @@ def _cases() -> list[Case]:
         _attention(2, 12, 8, overlaid=True),
         _attention(1, 40, 70, overlaid=False),
         _attention(1, 200, 200, overlaid=True, scale=0.05),
-    ]  # fmt: skip
+    ]
 
 
 def _reading(
@@ -137,7 +140,7 @@ def _reading(
         "affine.shift": random(7, HALF, 1, 1, channels),
     } | ({"base_2": random(8, HALF, 1, 256, second)} if second else {})
     context = Context({"l": LIVE}, {"l": _far(ACTIVE)}, {"g": _far(table)}, {"g": halo}, arrays)
-    return _case(op, channels, outputs, given, weights, context, **places, **attributes)
+    return _case(op, channels, outputs, given, weights, context, **(places | attributes))
 
 
 def _scatter() -> Case:
