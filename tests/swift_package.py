@@ -105,3 +105,21 @@ class Script:
 
 def read(path: Path) -> dict[str, np.ndarray]:
     return load_file(path)
+
+
+def typecheck(folder: Path, mode: str) -> None:
+    """The whole package in one version of the language, against stubs of Apple's frameworks."""
+    stubs = ROOT / "tests" / "plugins" / "metal" / "stubs"
+    own = ROOT / "tests" / "runtimes" / "swift_stubs"
+    module("Metal", [stubs / "Metal.swift"], folder, "5")
+    module("CoreML", [stubs / "CoreML.swift", own / "Models.swift"], folder, "5")
+    module("SwiftUI", [own / "SwiftUI.swift"], folder, "5")
+    module("SIGECore", sources("SIGECore"), folder, mode)
+    module("SIGELayers", sorted((ROOT / "plugins" / "coreml").glob("*.swift")), folder, mode)
+    module("SIGEKit", [*sources("SIGEKit"), own / "Module.swift"], folder, mode)
+    module("SIGEBundle", [*sources("SIGEBundle"), own / "Module.swift"], folder, mode)
+    swiftc(
+        "-swift-version", mode, "-typecheck", "-I", folder, "-module-name", "SIGESelfTest", *sources("SIGESelfTest")
+    )
+    paint = sorted((PACKAGE / "Examples" / "Paint").glob("*.swift"))
+    swiftc("-swift-version", mode, "-typecheck", "-parse-as-library", "-I", folder, "-module-name", "Paint", *paint)

@@ -32,8 +32,12 @@ public struct CoreMLFolder: Sendable {
     public let geometries: [TableSpec]
     /// Levels whose active pixels layers read.
     public let active: [String]
-    /// File of the dense model that records; nil: Core ML cannot run it, for `recordRefused`.
+    /// Absolute path of the dense model that records; nil: Core ML cannot run it, for `recordRefused`.
     public let record: String?
+    /// Names of the bundle's inputs, by the record model's.
+    public let recordInputs: [String: String]
+    /// Names of the bundle's outputs and caches, by the record model's.
+    public let recordOutputs: [String: String]
     public let recordRefused: String?
 
     private static let again = "build the models anew with 'sige-deploy build --target coreml'"
@@ -114,6 +118,8 @@ public struct CoreMLFolder: Sendable {
         let active = try fields.required("active").list { try $0.text() }
         _ = try fields.required("layers").list { $0 }  // the models hold them too
         let record = try fields.optional("record")?.text()
+        let recordInputs = try fields.find("record_inputs")?.entries().mapValues { try $0.text() } ?? [:]
+        let recordOutputs = try fields.find("record_outputs")?.entries().mapValues { try $0.text() } ?? [:]
         let refused = try fields.optional("record_refused")?.text()
         let files = try fields.required("files").entries().mapValues(FileSpec.init)
         _ = fields.find("producer")
@@ -122,13 +128,15 @@ public struct CoreMLFolder: Sendable {
         }
         let folder = CoreMLFolder(
             root: root, context: context, buckets: buckets, inputs: inputs, outputs: outputs, arrays: arrays,
-            geometries: geometries, active: active, record: record, recordRefused: refused)
+            geometries: geometries, active: active, record: record.map { "\(root)/\($0)" }, recordInputs: recordInputs,
+            recordOutputs: recordOutputs, recordRefused: refused)
         return (folder, id, files)
     }
 
     private init(
         root: String, context: Int, buckets: [[String: Int]], inputs: [TensorSpec], outputs: [TensorSpec],
-        arrays: [String], geometries: [TableSpec], active: [String], record: String?, recordRefused: String?
+        arrays: [String], geometries: [TableSpec], active: [String], record: String?, recordInputs: [String: String],
+        recordOutputs: [String: String], recordRefused: String?
     ) {
         self.root = root
         self.context = context
@@ -139,6 +147,8 @@ public struct CoreMLFolder: Sendable {
         self.geometries = geometries
         self.active = active
         self.record = record
+        self.recordInputs = recordInputs
+        self.recordOutputs = recordOutputs
         self.recordRefused = recordRefused
     }
 
@@ -151,6 +161,8 @@ public struct CoreMLFolder: Sendable {
             && active.allSatisfy(levels.contains)
             && geometries.allSatisfy { g in manifest.geometries.contains { $0.id == g.id } }
             && arrays.allSatisfy { name in manifest.caches.contains { $0.name == name } }
+            && (record == nil || Set(recordInputs.values) == Set(manifest.inputs.map(\.name)))
+            && (record == nil || Set(recordOutputs.values).isSuperset(of: arrays + manifest.outputs.map(\.name)))
         if !fits {
             throw SigeError(.bundle, "the models of \(named(root)) do not fit the bundle; \(CoreMLFolder.again).")
         }

@@ -36,8 +36,8 @@ public struct Indexer: Sendable {
     public func activate(_ masks: [Mask]) -> [Mask] { manifest.levelMasks(masks, geometries) }
 
     /// The tables of an edit. masks: of `activate`. rows: the padded number of rows of each level, at least its active
-    /// pixels; lists of a level without active pixels are padded with 0.
-    public func tables(_ masks: [Mask], rows: [Int]) -> EditIndices {
+    /// pixels; lists of a level without active pixels are padded with 0. only: the geometries wanted; nil: all.
+    public func tables(_ masks: [Mask], rows: [Int], only: Set<String>? = nil) -> EditIndices {
         var result = EditIndices()
         for (index, level) in manifest.levels.enumerated() {
             var active = masks[index].active
@@ -47,7 +47,7 @@ public struct Indexer: Sendable {
         }
         // One map a level, shared by the geometries that read it: what reading a pixel yields.
         var codes: [String: [Int32]] = [:]
-        for geometry in geometries {
+        for geometry in geometries where only?.contains(geometry.id) ?? true {
             if codes[geometry.source] == nil { codes[geometry.source] = codeMap(geometry.source, result) }
             read(geometry, &codes[geometry.source]!, &result)
         }

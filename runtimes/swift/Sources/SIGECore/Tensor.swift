@@ -59,6 +59,31 @@ public struct Tensor: Equatable, Sendable {
         try self.init(.float32, shape: shape, bytes: floats.withUnsafeBytes { [UInt8]($0) })
     }
 
+    /// An array of any type out of float32 numbers; whole numbers are rounded. Throws kind `input` where there are too many
+    /// values or too few.
+    public init(_ dtype: DType, shape: [Int], floats: [Float]) throws {
+        func bytes<T>(_ convert: (Float) -> T) -> [UInt8] { floats.map(convert).withUnsafeBytes { [UInt8]($0) } }
+        func whole<T: FixedWidthInteger>(_ type: T.Type) -> [UInt8] {
+            bytes { T(exactly: $0.rounded()) ?? ($0 < 0 ? T.min : T.max) }
+        }
+        let made: [UInt8]
+        switch dtype {
+        case .float16: made = bytes(half(of:))
+        case .float32: made = bytes { $0 }
+        case .float64: made = bytes { Double($0) }
+        case .bool: made = bytes { $0 != 0 ? UInt8(1) : UInt8(0) }
+        case .int8: made = whole(Int8.self)
+        case .int16: made = whole(Int16.self)
+        case .int32: made = whole(Int32.self)
+        case .int64: made = whole(Int64.self)
+        case .uint8: made = whole(UInt8.self)
+        case .uint16: made = whole(UInt16.self)
+        case .uint32: made = whole(UInt32.self)
+        case .uint64: made = whole(UInt64.self)
+        }
+        try self.init(dtype, shape: shape, bytes: made)
+    }
+
     /// Number of elements.
     public var count: Int { bytes.count / dtype.size }
 
