@@ -76,7 +76,7 @@ class _Writer:
         signature.check(node)
         given = {name: value for name, value in zip(signature.inputs, node.inputs) if value is not None}
         told: dict[str, Any] = {name: signature.attribute(node, name) for name in signature.attributes}
-        weights = {
+        weights: dict[str, np.ndarray] = {
             name: self._weight(node, given.pop(name))
             for name in WEIGHTS
             if name in given and given[name].const_value is not None
@@ -109,19 +109,19 @@ class _Writer:
     ) -> dict[str, Any]:
         """Gather and Conv."""
         rows = self._tensor(node, given["rows"])
-        told = {"source": rows.level, "level": rows.level, "geometry": "", "taps": 1}
+        told: dict[str, Any] = {"source": rows.level, "level": rows.level, "geometry": "", "taps": 1}
         if "table" in given:
             geometry = self._geometry(node, given["table"])
-            shape = given["table"].shape
-            assert shape is not None
-            told |= {"geometry": geometry.id, "level": geometry.target, "taps": int(shape[1])}  # type: ignore[arg-type]
+            taps = given["table"].shape[1] if given["table"].shape is not None else None
+            assert isinstance(taps, int)
+            told |= {"geometry": geometry.id, "level": geometry.target, "taps": taps}
         told |= {name: self._registry(node, given, name) for name in ("base", "base_2")}
         told |= {f"{name}_name": self._registry(node, given, name) for name in ("scale", "shift")}
         told["channels_2"] = self._tensor(node, given["rows_2"]).channels if "rows_2" in given else 0
         channels = rows.channels + told["channels_2"]
         if node.op_type == "Conv":
             if "weight" not in weights or "bias" in given:
-                self._refuse(node, "its weight or bias is computed in the graph")
+                raise self._refusal(node, "its weight or bias is computed in the graph")
             outputs = weights["weight"].shape[2]
         else:
             phases = node.attributes["phases"].as_int() if "phases" in node.attributes else 1
@@ -138,7 +138,7 @@ class _Writer:
 
     def _attention(self, node: ir.Node, given: dict[str, ir.Value]) -> dict[str, Any]:
         rows = self._tensor(node, given["q"])
-        told = {name: self._registry(node, given, name) for name in ("k_base", "v_base")}
+        told: dict[str, Any] = {name: self._registry(node, given, name) for name in ("k_base", "v_base")}
         outputs = self.registered[told["v_base"]].shape[2]
         return {
             **told, "level": rows.level, "rows": self.rows[rows.level or ""], "channels": rows.channels,
@@ -151,14 +151,14 @@ class _Writer:
         if kind == "Constant" and node.outputs[0].const_value is not None:
             return  # its readers take the value
         if kind not in {"Identity", "Concat", *_BINARY, *_ACTIVATIONS}:
-            self._refuse(node, "there is no layer for this op")
+            raise self._refusal(node, "there is no layer for this op")
         given = [self._tensor(node, value) for value in inputs]
         channels = max(tensor.channels for tensor in given)
         level = next((tensor.level for tensor in given if tensor.level), None)
         axis = node.attributes["axis"].as_int() if "axis" in node.attributes else None
         if kind == "Concat":
             if axis not in (2, -1) or any(tensor.level != level for tensor in given):
-                self._refuse(node, "it joins other axes than channels")
+                raise self._refusal(node, "it joins other axes than channels")
             channels = sum(tensor.channels for tensor in given)
         layer = self._layer(node, inputs, channels, self.rows[level] if level else 1, level)
         if kind == "Identity":
@@ -178,7 +178,7 @@ class _Writer:
     ) -> Any:
         """A layer for a node of one output."""
         if len(node.outputs) != 1:
-            self._refuse(node, "it has several outputs")
+            raise self._refusal(node, "it has several outputs")
         given = [self._tensor(node, value) for value in inputs]
         output = _Tensor(str(node.outputs[0].name), channels, level)
         self._check_texture(node, channels, pixels)
@@ -200,7 +200,7 @@ class _Writer:
             elif value.producer() is None:
                 self.tensors[value] = self._input(node, value)
             else:
-                self._refuse(node, f"its input '{value.name}' is no rows")
+                raise self._refusal(node, f"its input '{value.name}' is no rows")
         return self.tensors[value]
 
     def _input(self, node: ir.Node, value: ir.Value) -> _Tensor:
@@ -208,10 +208,10 @@ class _Writer:
         level = self.spatial.get(name)
         if len(dims) != 3 or dims[0] != 1 or not isinstance(dims[2], int) or (level is None and dims[1] != 1):
             shape = f"[{', '.join(map(str, dims))}]"
-            self._refuse(
+            raise self._refusal(
                 node, f"its input '{name}' has shape {shape}; layers take one image's [1, P, C] or [1, 1, C]"
             )
-        tensor = _Tensor(name, dims[2], level)
+        tensor = _Tensor(name, int(dims[2]), level)
         self._check_texture(node, tensor.channels, self._width(tensor))
         self._describe(self.model.description.input.add(), tensor)
         return tensor
@@ -219,7 +219,7 @@ class _Writer:
     def _constant(self, node: ir.Node, value: ir.Value) -> _Tensor:
         array = self._weight(node, value)
         if array.ndim and array.size != array.shape[-1]:
-            self._refuse(node, f"its constant '{value.name}' is not one value for each channel")
+            raise self._refusal(node, f"its constant '{value.name}' is not one value for each channel")
         tensor = _Tensor(str(value.name), array.size, None)
         layer = self.model.neuralNetwork.layers.add()
         layer.name = tensor.name
@@ -235,7 +235,7 @@ class _Writer:
         with np.errstate(over="ignore"):
             halves = array.astype(np.float16)
         if not np.isfinite(halves).all():
-            self._refuse(node, f"its constant '{value.name}' has values that float16 cannot hold")
+            raise self._refusal(node, f"its constant '{value.name}' has values that float16 cannot hold")
         self.bytes += halves.nbytes
         if self.bytes >= BYTES:
             raise ExportError(
@@ -250,15 +250,17 @@ class _Writer:
             return ""
         cache = self.registered.get(str(given[name].name))
         if cache is None or given[name].producer() is not None:
-            self._refuse(node, f"its {name} is computed in the graph; the layers read recorded arrays alone")
+            raise self._refusal(
+                node, f"its {name} is computed in the graph; layers read recorded arrays alone"
+            )
         if cache.shape[0] != 1:
-            self._refuse(node, f"its {name} is of {cache.shape[0]} images; the layers take one")
+            raise self._refusal(node, f"its {name} is of {cache.shape[0]} images; the layers take one")
         return cache.name
 
     def _geometry(self, node: ir.Node, table: ir.Value) -> Any:
         geometry = self.geometries.get(str(table.name).removeprefix("table."))
         if geometry is None:
-            self._refuse(node, f"its table '{table.name}' is not of the bundle's geometries")
+            raise self._refusal(node, f"its table '{table.name}' is not of the bundle's geometries")
         return geometry
 
     def _width(self, tensor: _Tensor) -> int:
@@ -276,12 +278,12 @@ class _Writer:
 
     def _check_texture(self, node: ir.Node, channels: int, pixels: int) -> None:
         if channels > CHANNELS or pixels > PIXELS:
-            self._refuse(
+            raise self._refusal(
                 node,
                 f"it gives or takes {channels} channels of {pixels} pixels; a Metal texture has at most "
                 f"{CHANNELS} channels (2048 slices of 4) and {PIXELS} pixels a side",
             )
 
-    def _refuse(self, node: ir.Node, reason: str) -> None:
+    def _refusal(self, node: ir.Node, reason: str) -> ExportError:
         kind = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-        raise ExportError(f"Core ML cannot run node '{node.name}' ({kind}) of the edit graph: {reason}.")
+        return ExportError(f"Core ML cannot run node '{node.name}' ({kind}) of the edit graph: {reason}.")

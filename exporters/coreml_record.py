@@ -68,7 +68,7 @@ class _Translation:
         from coremltools.converters.mil.mil import Function, Program, types
 
         kinds = {"FLOAT": types.fp32, "FLOAT16": types.fp16, "INT64": types.int32, "INT32": types.int32}
-        inputs = {}
+        inputs: dict[str, Any] = {}
         for value in self.graph.inputs:
             kind = kinds.get(value.dtype.name if value.dtype is not None else "")
             if kind is None or value.shape is None or not 1 <= len(value.shape) <= 5:
@@ -234,6 +234,8 @@ def _split(t: _Translation, node: ir.Node, given: list[Any]) -> Any:
     else:
         whole, parts = given[0].shape[axis], len(node.outputs)
         sizes = np.diff([*range(0, whole, -(-whole // parts)), whole]).astype(np.int32)
+    if len(sizes) == 1:
+        return t.mb.identity(x=given[0])
     return tuple(t.mb.split(x=given[0], split_sizes=sizes, axis=axis))
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from sige_deploy.errors import InputError
-from sige_deploy.indices import EditIndices
+from sige_deploy.indices import EditIndices, bucket
 from sige_deploy.manifest import Manifest
 
 
@@ -68,12 +68,9 @@ def _to_length(array: np.ndarray, length: int) -> np.ndarray:
     """The first `length` entries, the last one again where there are fewer; zeros where there are none."""
     if len(array) == 0:
         return np.zeros((length, *array.shape[1:]), array.dtype)
-    positions: Iterable[int] = np.minimum(np.arange(length), len(array) - 1)
-    return np.ascontiguousarray(array[positions])
+    return np.ascontiguousarray(array[np.minimum(np.arange(length), len(array) - 1)])
 
 
 def _padded(indices: EditIndices, level: str) -> int:
     """The count that the feeds' tables were made for."""
-    from sige_deploy.indices import bucket
-
     return bucket(indices.counts[level])

@@ -66,11 +66,11 @@ class Interpreter:
         values: Arrays = {}
         for feature in self._model.description.input:
             shape = tuple(feature.type.multiArrayType.shape)
-            given = inputs.get(feature.name)
-            if given is None or given.shape != shape:
-                found = "nothing" if given is None else list(given.shape)
+            array = inputs.get(feature.name)
+            if array is None or array.shape != shape:
+                found = "nothing" if array is None else list(array.shape)
                 raise InputError(f"The model takes '{feature.name}' of {list(shape)}, got {found}.")
-            values[feature.name] = given.astype(self._dtype)
+            values[feature.name] = array.astype(self._dtype)
         for layer in self._model.neuralNetwork.layers:
             given = [values[name] for name in layer.input]
             if layer.name in self._layers:

@@ -54,7 +54,7 @@ def _reading(layer: Layer, tensors: Sequence[np.ndarray], context: Context) -> n
             given[name] = context.arrays[p[f"{name}_name"]].astype(dtype)
     for name, shape in weight_shapes(layer).items():
         given[name] = layer.weights[name].reshape(shape).astype(dtype)
-    return _padded(_run({"Conv": conv, "Gather": gather}[op], layer, given), rows)
+    return _padded(_run(conv if op == "Conv" else gather, layer, given), rows)
 
 
 def _scatter(layer: Layer, tensors: Sequence[np.ndarray], context: Context) -> np.ndarray:

@@ -24,7 +24,7 @@ _BLOBS: Final = {
     3: np.dtype(np.uint8),
     4: np.dtype(np.int8),
 }
-_TYPES: Final = {
+_TYPES: Final[dict[str, np.dtype[Any]]] = {
     "FLOAT16": np.dtype(np.float16), "FLOAT32": np.dtype(np.float32), "INT32": np.dtype(np.int32),
     "BOOL": np.dtype(np.bool_),
 }  # fmt: skip
@@ -73,7 +73,8 @@ class Package:
             return texts if shape else texts[0]
         if filled == "bytes":
             return np.frombuffer(held.bytes.values, _TYPES[name]).reshape(shape)
-        return np.array(getattr(held, filled or "ints").values, _TYPES[name]).reshape(shape)
+        listed: Any = getattr(held, filled or "ints").values
+        return np.array(list(listed), _TYPES[name]).reshape(shape)
 
     def _blob(self, blob: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
         if blob.fileName != _WEIGHTS or blob.offset + 24 > self.weights.size:
@@ -153,23 +154,23 @@ class ProgramInterpreter:
         values: dict[str, Any] = {}
         for feature in self._package.model.mlProgram.functions["main"].inputs:
             shape, dtype = _declared(feature)
-            given = inputs.get(feature.name)
-            if given is None or given.shape != shape:
+            array = inputs.get(feature.name)
+            if array is None or array.shape != shape:
                 raise InputError(f"The model takes '{feature.name}' of {list(shape)}.")
-            values[feature.name] = given.astype(dtype)
+            values[feature.name] = array.astype(dtype)
         for operation in self._package.operations:
             if operation.type == "const":
                 values[operation.outputs[0].name] = self._package.constant(operation.attributes["val"])
                 continue
             given = {name: self._argument(argument, values) for name, argument in operation.inputs.items()}
             result = NUMPY[operation.type](**given)
-            for output, array in zip(operation.outputs, result if isinstance(result, list) else [result]):
-                if (array.shape, array.dtype) != _declared(output):
+            for output, made in zip(operation.outputs, result if isinstance(result, list) else [result]):
+                if (made.shape, made.dtype) != _declared(output):
                     raise InputError(
-                        f"Operation '{output.name}' ({operation.type}) gave {array.dtype} "
-                        f"{list(array.shape)}, the program says {_declared(output)}."
+                        f"Operation '{output.name}' ({operation.type}) gave {made.dtype} "
+                        f"{list(made.shape)}, the program says {_declared(output)}."
                     )
-                values[output.name] = array
+                values[output.name] = made
         return {name: values[name] for name in self._package.outputs}
 
     def _argument(self, argument: Any, values: Mapping[str, Any]) -> Any:

@@ -29,10 +29,10 @@ def _conv(
     reach = [(k - 1) * d + 1 for k, d in zip(weight.shape[2:], dilations)]
     windows = np.lib.stride_tricks.sliding_window_view(padded, reach, (2, 3))
     windows = windows[:, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]
-    groups = int(groups)
+    parts = int(groups)
     out = [
         np.tensordot(part.astype(np.float32), kernel.astype(np.float32), ([1, 4, 5], [1, 2, 3]))
-        for part, kernel in zip(np.split(windows, groups, 1), np.split(weight, groups, 0))
+        for part, kernel in zip(np.split(windows, parts, 1), np.split(weight, parts, 0))
     ]
     y = np.concatenate(out, -1).transpose(0, 3, 1, 2)
     return (y if bias is None else y + bias[:, None, None]).astype(x.dtype)
