@@ -61,8 +61,7 @@ void attention(In q, In k, In v, Out out, device const half* k_base, device cons
   }
 
   for (int first = 0; first < pixels; first += KEYS) {
-    if (first % SEGMENT == 0) {
-      threadgroup_barrier(mem_flags::mem_threadgroup);  // the segment before is done
+    if (first % SEGMENT == 0) {  // all threads are past the tiles of the segment before: barriers follow their loads
       shared.rows[thread_index] = p.overlaid ? row_of(active, fresh, first + thread_index) : -1;
     }
     threadgroup const int* rows = shared.rows + first % SEGMENT;
