@@ -86,11 +86,11 @@ public final class SIGEAttention: SIGELayer {
     ) throws {
         guard let q = given["q"] else { throw SIGELayerError("A SIGEAttention has no input 'q'.") }
         let (keys, values, pixels) = try recorded()
-        let width = dv <= 64 ? 64 : dv <= 160 ? 160 : 512
+        let width = dv <= 64 ? 64 : dv <= 160 ? 160 : 512, kind = metal.isApple7 ? "attention" : "attention_plain"
         let line = ceilDivide(dk, SIGEAttention.chunk) * SIGEAttention.chunk + 4
         try metal.encode(
             SIGEDispatch(
-                kernel: "attention_\(width)_images", textures: [q, given["k"] ?? q, given["v"] ?? q, result],
+                kernel: "\(kind)_\(width)_images", textures: [q, given["k"] ?? q, given["v"] ?? q, result],
                 buffers: [keys, values, live.active, live.live],
                 parameters: AttentionParameters(
                     fresh: Int32(rows), pixels: Int32(pixels), heads: Int32(heads), dk: Int32(dk), dv: Int32(dv),

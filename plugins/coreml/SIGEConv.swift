@@ -99,7 +99,7 @@ public final class SIGEConv: SIGELayer {
         let found = try source.found(self, fresh: fresh.width, channels2: second, phases: 1)
         let columns = outputs / group
         var dispatch = SIGEDispatch(
-            kernel: metal.hasMatrices ? "conv_images" : "conv_plain_images",
+            kernel: metal.isApple7 ? "conv_images" : "conv_plain_images",
             textures: [fresh] + ["rows_2", "embedding", "multiplier", "residual"].map { given[$0] ?? fresh } + [result],
             buffers: found.buffers + [weight, weights["bias"], live.live],
             parameters: ConvParameters(

@@ -58,8 +58,8 @@ final class SIGEMetal: @unchecked Sendable {
     private static let registry = Registry()
 
     let device: any MTLDevice
-    /// Whether the GPU has simdgroup matrices: family Apple 7 (A14, M1) or later.
-    let hasMatrices: Bool
+    /// Whether the GPU has simdgroup matrices, and reductions over 32 lanes: family Apple 7 (A14, M1) or later.
+    let isApple7: Bool
     private let library: any MTLLibrary
     private let nothing = SIGEMemory(byteCount: 16)
     private let lock = NSLock()
@@ -76,7 +76,7 @@ final class SIGEMetal: @unchecked Sendable {
 
     private init(_ device: any MTLDevice) throws {
         self.device = device
-        hasMatrices = device.supportsFamily(.apple7)
+        isApple7 = device.supportsFamily(.apple7)
         library = try SIGEMetal.library(device)
     }
 

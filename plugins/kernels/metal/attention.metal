@@ -1,11 +1,12 @@
 // Attention: 16 queries of one head share the keys, which pass by in tiles of 32 (Milakov and Gimelshein 2018, online
-// softmax). A simdgroup owns four queries: its lanes are keys for the scores and channels for the sums.
+// softmax). 32 threads, a simdgroup where these are that wide, own four queries: they are keys for the scores and channels for
+// the sums.
 #include "parameters.h"
 #include "rows.h"
 
 constant constexpr int QUERIES = 16;          // of a threadgroup: some hundreds of rows still make tens of groups a head
 constant constexpr int ATTENTION_THREADS = 128;
-constant constexpr int OWN = QUERIES / (ATTENTION_THREADS / 32);  // queries of a simdgroup
+constant constexpr int OWN = QUERIES / (ATTENTION_THREADS / 32);  // queries of 32 threads
 constant constexpr int KEYS = 32;             // a lane for each
 constant constexpr int SEGMENT = 128;         // keys whose rows are looked up at once, a thread for each
 constant constexpr int CHUNK = 32;            // channels of keys or values in threadgroup memory at once, a lane for each
@@ -22,6 +23,41 @@ struct AttentionMemory {
 };
 static_assert(KEYS == CHUNK, "the sums fit into the place of the weights");
 
+// Maximum and sum of what the lanes of each 32 threads have, for each query that they own. `scratch` is theirs.
+struct SimdReduction {
+  static void maximum(thread float* x, threadgroup float* scratch, int lane) {
+    for (int m = 0; m < OWN; ++m) x[m] = simd_max(x[m]);
+  }
+
+  static void sum(thread float* x, threadgroup float* scratch, int lane) {
+    for (int m = 0; m < OWN; ++m) x[m] = simd_sum(x[m]);
+  }
+};
+
+struct PlainReduction {
+  static void share(thread float* x, threadgroup float* scratch, int lane) {
+    threadgroup_barrier(mem_flags::mem_threadgroup);  // the scratch is free
+    for (int m = 0; m < OWN; ++m) scratch[m * KEYS + lane] = x[m];
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+  }
+
+  static void maximum(thread float* x, threadgroup float* scratch, int lane) {
+    share(x, scratch, lane);
+    for (int m = 0; m < OWN; ++m) {
+      for (int i = 0; i < KEYS; ++i) x[m] = max(x[m], scratch[m * KEYS + i]);
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+  }
+
+  static void sum(thread float* x, threadgroup float* scratch, int lane) {
+    share(x, scratch, lane);
+    for (int m = 0; m < OWN; ++m) {
+      x[m] = 0;
+      for (int i = 0; i < KEYS; ++i) x[m] += scratch[m * KEYS + i];
+    }
+  }
+};
+
 // Channels [channel, channel + 4) of a head of `width`; zeros past its end.
 template <typename In>
 half4 load_head(In rows, int b, int count, int row, int heads, int head, int width, int channel) {
@@ -34,13 +70,13 @@ half4 load_head(In rows, int b, int count, int row, int heads, int head, int wid
 }
 
 // COLUMNS * 32 channels of the values at most. group: of the queries, head, image. Rows that are not live become zeros.
-template <int COLUMNS, typename In, typename Out>
+template <int COLUMNS, typename Reduction, typename In, typename Out>
 void attention(In q, In k, In v, Out out, device const half* k_base, device const half* v_base, device const int* active,
                device const int* live, constant AttentionParameters& p, threadgroup float* memory, uint3 group,
-               int thread_index, int simdgroup, int lane) {
+               int thread_index, int simd_group, int lane) {
   threadgroup AttentionMemory& shared = *(threadgroup AttentionMemory*)memory;
   threadgroup half* queries = (threadgroup half*)(&shared + 1);
-  threadgroup float* weights = shared.weights + simdgroup * OWN * KEYS;
+  threadgroup float* weights = shared.weights + simd_group * OWN * KEYS;
   const int query_stride = (p.dk + CHUNK - 1) / CHUNK * CHUNK + 4;
   const int first_query = group.x * QUERIES, head = group.y, b = group.z;
   const int fresh = min(p.fresh, live[0]), pixels = first_query < fresh ? p.pixels : 0;
@@ -83,16 +119,18 @@ void attention(In q, In k, In v, Out out, device const half* k_base, device cons
       for (int c = 0; c < CHUNK; c += 4) {
         const float4 key = float4(*(threadgroup const half4*)(shared.tile + lane * CHUNK_STRIDE + c));
         for (int m = 0; m < OWN; ++m) {
-          threadgroup const half* query = queries + (simdgroup * OWN + m) * query_stride + d + c;
+          threadgroup const half* query = queries + (simd_group * OWN + m) * query_stride + d + c;
           scores[m] += dot(float4(*(threadgroup const half4*)query), key);
         }
       }
     }
 
+    float tops[OWN];
+    for (int m = 0; m < OWN; ++m) tops[m] = scores[m] = lane < valid ? scores[m] * p.scale : LOWEST;
+    Reduction::maximum(tops, weights, lane);
     for (int m = 0; m < OWN; ++m) {
-      const float score = lane < valid ? scores[m] * p.scale : LOWEST;
-      const float top = max(maximum[m], simd_max(score));
-      const float shrink = exp(maximum[m] - top), weight = lane < valid ? exp(score - top) : 0.0f;
+      const float top = max(maximum[m], tops[m]);
+      const float shrink = exp(maximum[m] - top), weight = lane < valid ? exp(scores[m] - top) : 0.0f;
       maximum[m] = top;
       total[m] = total[m] * shrink + weight;
       for (int c = 0; c < COLUMNS; ++c) sums[m][c] *= shrink;
@@ -119,7 +157,7 @@ void attention(In q, In k, In v, Out out, device const half* k_base, device cons
   }
 
   // A lane has one channel; whole vectors are put together in threadgroup memory.
-  for (int m = 0; m < OWN; ++m) total[m] = simd_sum(total[m]);
+  Reduction::sum(total, weights, lane);
   for (int c = 0; c < COLUMNS; ++c) {
     if (c * CHUNK >= p.dv) break;
     threadgroup_barrier(mem_flags::mem_threadgroup);
@@ -145,15 +183,27 @@ void attention(In q, In k, In v, Out out, device const half* k_base, device cons
       device const int *active [[buffer(2)]], device const int *live [[buffer(3)]],                      \
       constant AttentionParameters &p [[buffer(4)]], threadgroup float *memory [[threadgroup(0)]],       \
       uint3 group [[threadgroup_position_in_grid]], uint thread_index [[thread_index_in_threadgroup]],   \
-      uint simdgroup [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]
+      uint simd_group [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]
 
-#define ATTENTION(COLUMNS)                                                                               \
-  attention<COLUMNS>(q, k, v, out, k_base, v_base, active, live, p, memory, group, thread_index, simdgroup, lane)
+#define ATTENTION(COLUMNS, REDUCTION, SIMD_GROUP, LANE)                                                  \
+  attention<COLUMNS, REDUCTION>(q, k, v, out, k_base, v_base, active, live, p, memory, group, thread_index, \
+                                SIMD_GROUP, LANE)
+#define ATTENTION_SIMD(COLUMNS) ATTENTION(COLUMNS, SimdReduction, simd_group, lane)
+#define ATTENTION_PLAIN(COLUMNS) ATTENTION(COLUMNS, PlainReduction, thread_index / 32, thread_index % 32)
 
 // Named by the widest values of a head that they take. Where heads share an image's texels, there must be one head.
-kernel void attention_64_images(ATTENTION_IMAGES, ATTENTION_ARGUMENTS) { ATTENTION(2); }
-kernel void attention_160_images(ATTENTION_IMAGES, ATTENTION_ARGUMENTS) { ATTENTION(5); }
-kernel void attention_512_images(ATTENTION_IMAGES, ATTENTION_ARGUMENTS) { ATTENTION(16); }
-kernel void attention_64_buffers(ATTENTION_BUFFERS, ATTENTION_ARGUMENTS) { ATTENTION(2); }
-kernel void attention_160_buffers(ATTENTION_BUFFERS, ATTENTION_ARGUMENTS) { ATTENTION(5); }
-kernel void attention_512_buffers(ATTENTION_BUFFERS, ATTENTION_ARGUMENTS) { ATTENTION(16); }
+// With reductions over simdgroups of 32 lanes, from GPU family Apple 7 on (A14, M1).
+kernel void attention_64_images(ATTENTION_IMAGES, ATTENTION_ARGUMENTS) { ATTENTION_SIMD(2); }
+kernel void attention_160_images(ATTENTION_IMAGES, ATTENTION_ARGUMENTS) { ATTENTION_SIMD(5); }
+kernel void attention_512_images(ATTENTION_IMAGES, ATTENTION_ARGUMENTS) { ATTENTION_SIMD(16); }
+kernel void attention_64_buffers(ATTENTION_BUFFERS, ATTENTION_ARGUMENTS) { ATTENTION_SIMD(2); }
+kernel void attention_160_buffers(ATTENTION_BUFFERS, ATTENTION_ARGUMENTS) { ATTENTION_SIMD(5); }
+kernel void attention_512_buffers(ATTENTION_BUFFERS, ATTENTION_ARGUMENTS) { ATTENTION_SIMD(16); }
+
+// For all other GPUs.
+kernel void attention_plain_64_images(ATTENTION_IMAGES, ATTENTION_ARGUMENTS) { ATTENTION_PLAIN(2); }
+kernel void attention_plain_160_images(ATTENTION_IMAGES, ATTENTION_ARGUMENTS) { ATTENTION_PLAIN(5); }
+kernel void attention_plain_512_images(ATTENTION_IMAGES, ATTENTION_ARGUMENTS) { ATTENTION_PLAIN(16); }
+kernel void attention_plain_64_buffers(ATTENTION_BUFFERS, ATTENTION_ARGUMENTS) { ATTENTION_PLAIN(2); }
+kernel void attention_plain_160_buffers(ATTENTION_BUFFERS, ATTENTION_ARGUMENTS) { ATTENTION_PLAIN(5); }
+kernel void attention_plain_512_buffers(ATTENTION_BUFFERS, ATTENTION_ARGUMENTS) { ATTENTION_PLAIN(16); }

@@ -47,7 +47,7 @@ inline half4 load_weight(device const half* weight, constant ConvParameters& p, 
 template <typename Product, typename In, typename Out>
 void conv(In rows, In rows_2, In embedding, In multiplier, In residual, Out out, SourceBuffers s,
           device const half* weight, device const half* bias, device const int* live, constant ConvParameters& p,
-          threadgroup float* memory, uint3 tile, int thread_index, int simdgroup, int lane) {
+          threadgroup float* memory, uint3 tile, int thread_index, int simd_group, int lane) {
   const int b = tile.z / p.group, g = tile.z % p.group;
   const int depth = p.source.channels / p.group, columns = p.outputs / p.group, vectors = (depth + 3) / 4;
   const int first_row = tile.x * TILE_ROWS, first_column = tile.y * TILE_COLUMNS;
@@ -97,11 +97,11 @@ void conv(In rows, In rows_2, In embedding, In multiplier, In residual, Out out,
       to[j].advance(LINE_VECTORS, vectors);
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    product.add(left, right, simdgroup, lane);
+    product.add(left, right, simd_group, lane);
   }
 
   threadgroup_barrier(mem_flags::mem_threadgroup);
-  product.store(memory, simdgroup, lane);
+  product.store(memory, simd_group, lane);
   threadgroup_barrier(mem_flags::mem_threadgroup);
   for (int j = 0; j < TILE_ROWS / LINES; ++j) {
     const int row = line + j * LINES, target = first_row + row, column = first_column + vector * 4;
@@ -141,7 +141,8 @@ void conv_few(In rows, In rows_2, In embedding, In multiplier, In residual, Out 
         for (int c = 0; c < depth; ++c) {
           const half4 x = load_source(rows, rows_2, s, p.source, b, place, g * depth + c);
           const half w = weight[(long(tap) * depth + c) * p.outputs + first + i];
-          y[i] += float(half(transform(s, p.source, b, g * depth + c, x)[0])) * float(w);
+          const half4 transformed = half4(transform(s, p.source, b, g * depth + c, x));
+          y[i] += float(transformed[0]) * float(w);
         }
       }
     }
@@ -168,23 +169,23 @@ void conv_few(In rows, In rows_2, In embedding, In multiplier, In residual, Out 
 
 #define TILE_ARGUMENTS                                                                                   \
   threadgroup float *memory [[threadgroup(0)]], uint3 tile [[threadgroup_position_in_grid]],             \
-      uint thread_index [[thread_index_in_threadgroup]], uint simdgroup [[simdgroup_index_in_threadgroup]], \
+      uint thread_index [[thread_index_in_threadgroup]], uint simd_group [[simdgroup_index_in_threadgroup]], \
       uint lane [[thread_index_in_simdgroup]]
 
-#define CONV_TILE(PRODUCT)                                                                               \
+#define CONV_TILE(PRODUCT, SIMD_GROUP, LANE)                                                             \
   conv<PRODUCT>(rows, rows_2, embedding, multiplier, residual, out,                                      \
                 SourceBuffers{base, base_2, halo, table, scale, shift}, weight, bias, live, p, memory, tile, \
-                thread_index, simdgroup, lane)
+                thread_index, SIMD_GROUP, LANE)
 
 // With simdgroup matrices, from GPU family Apple 7 on (A14, M1).
-kernel void conv_images(CONV_IMAGES, CONV_ARGUMENTS, TILE_ARGUMENTS) { CONV_TILE(MatrixProduct); }
+kernel void conv_images(CONV_IMAGES, CONV_ARGUMENTS, TILE_ARGUMENTS) { CONV_TILE(MatrixProduct, simd_group, lane); }
 
-kernel void conv_buffers(CONV_BUFFERS, CONV_ARGUMENTS, TILE_ARGUMENTS) { CONV_TILE(MatrixProduct); }
+kernel void conv_buffers(CONV_BUFFERS, CONV_ARGUMENTS, TILE_ARGUMENTS) { CONV_TILE(MatrixProduct, simd_group, lane); }
 
-// For all other GPUs.
-kernel void conv_plain_images(CONV_IMAGES, CONV_ARGUMENTS, TILE_ARGUMENTS) { CONV_TILE(PlainProduct); }
+// For all other GPUs, whose simdgroups need not have 32 lanes.
+kernel void conv_plain_images(CONV_IMAGES, CONV_ARGUMENTS, TILE_ARGUMENTS) { CONV_TILE(PlainProduct, thread_index / 32, thread_index % 32); }
 
-kernel void conv_plain_buffers(CONV_BUFFERS, CONV_ARGUMENTS, TILE_ARGUMENTS) { CONV_TILE(PlainProduct); }
+kernel void conv_plain_buffers(CONV_BUFFERS, CONV_ARGUMENTS, TILE_ARGUMENTS) { CONV_TILE(PlainProduct, thread_index / 32, thread_index % 32); }
 
 #define CONV_FEW                                                                                         \
   conv_few(rows, rows_2, embedding, multiplier, residual, out,                                           \

@@ -24,7 +24,8 @@ void gather(In rows, In rows_2, Out out, SourceBuffers s, device const int* live
       result = gather_tap(rows, rows_2, s, p, b, target, first / width, first % width);
     } else {
       for (int i = 0; i < min(4, total - first); ++i) {
-        result[i] = gather_tap(rows, rows_2, s, p, b, target, (first + i) / width, (first + i) % width)[0];
+        const half4 tap = gather_tap(rows, rows_2, s, p, b, target, (first + i) / width, (first + i) % width);
+        result[i] = tap[0];
       }
     }
   }

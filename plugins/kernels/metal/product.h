@@ -29,9 +29,9 @@ struct MatrixProduct {
     }
   }
 
-  void add(threadgroup const half* left, threadgroup const half* right, int simdgroup, int lane) {
-    left += simdgroup / 2 * 16 * LEFT_STRIDE;
-    right += simdgroup % 2 * 16;
+  void add(threadgroup const half* left, threadgroup const half* right, int simd_group, int lane) {
+    left += simd_group / 2 * 16 * LEFT_STRIDE;
+    right += simd_group % 2 * 16;
     for (int d = 0; d < TILE_DEPTH; d += 8) {
       simdgroup_half8x8 a[2], b[2];
       for (int i = 0; i < 2; ++i) {
@@ -44,8 +44,8 @@ struct MatrixProduct {
     }
   }
 
-  void store(threadgroup float* to, int simdgroup, int lane) {
-    to += simdgroup / 2 * 16 * SUM_STRIDE + simdgroup % 2 * 16;
+  void store(threadgroup float* to, int simd_group, int lane) {
+    to += simd_group / 2 * 16 * SUM_STRIDE + simd_group % 2 * 16;
     for (int m = 0; m < 2; ++m) {
       for (int n = 0; n < 2; ++n) simdgroup_store(sums[m][n], to + m * 8 * SUM_STRIDE + n * 8, SUM_STRIDE);
     }
@@ -58,16 +58,16 @@ struct PlainProduct {
 
   void clear() { sums[0] = sums[1] = float4(0); }
 
-  void add(threadgroup const half* left, threadgroup const half* right, int simdgroup, int lane) {
-    const int row = (simdgroup * 32 + lane) / 8 * 2, column = lane % 8 * 4;
+  void add(threadgroup const half* left, threadgroup const half* right, int simd_group, int lane) {
+    const int row = (simd_group * 32 + lane) / 8 * 2, column = lane % 8 * 4;
     for (int d = 0; d < TILE_DEPTH; ++d) {
       const float4 w = float4(*(threadgroup const half4*)(right + d * RIGHT_STRIDE + column));
       for (int m = 0; m < 2; ++m) sums[m] = sums[m] + float(left[(row + m) * LEFT_STRIDE + d]) * w;
     }
   }
 
-  void store(threadgroup float* to, int simdgroup, int lane) {
-    const int row = (simdgroup * 32 + lane) / 8 * 2, column = lane % 8 * 4;
+  void store(threadgroup float* to, int simd_group, int lane) {
+    const int row = (simd_group * 32 + lane) / 8 * 2, column = lane % 8 * 4;
     for (int m = 0; m < 2; ++m) *(threadgroup float4*)(to + (row + m) * SUM_STRIDE + column) = sums[m];
   }
 };

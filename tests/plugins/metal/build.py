@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -90,3 +91,7 @@ def build(sanitize: bool = False) -> Path:
         subprocess.run([*flags, *files, "-o", str(partial)], check=True)
         os.replace(partial, library)
     return library
+
+
+if __name__ == "__main__":
+    print(build("--sanitize" in sys.argv))

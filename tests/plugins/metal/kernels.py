@@ -54,7 +54,8 @@ class MetalKernels:
     """plugins/kernels/metal on the CPU: float16 arrays in and out, shaped as in docs/ops.md.
 
     images: rows travel as the textures that Core ML hands to `encode`, with channels past the last one set to
-    NaN; otherwise as buffers. plain: Conv without simdgroup matrices. Both run the same bodies.
+    NaN; otherwise as buffers. plain: as for GPUs without simdgroup matrices and reductions. All run the same
+    bodies.
 
     Every op takes what its numpy definition takes, and `live`: rows from there on are padding of the bucket,
     which are not computed and come back as zeros. None: all rows are live.
@@ -65,8 +66,8 @@ class MetalKernels:
         self._library = ctypes.CDLL(str(path or named or build()))
         self._images, self._plain = images, plain
 
-    def with_plain_products(self) -> MetalKernels:
-        """The same, with Conv as for GPUs that have no simdgroup matrices."""
+    def plain(self) -> MetalKernels:
+        """The same, as for GPUs without simdgroup matrices and reductions."""
         return MetalKernels(Path(self._library._name), images=self._images, plain=True)
 
     def gather(
@@ -179,7 +180,8 @@ class MetalKernels:
         scale = scale or 1 / math.sqrt(dk)
         call.parameters(Attention(fresh, k_base.shape[1], heads, dk, dv, active is not None, scale))
         call.rows(q, k, v)
-        name = next(f"attention_{widest}" for widest in (64, 160, 512) if dv <= widest)
+        kind = "attention_plain" if self._plain else "attention"
+        name = next(f"{kind}_{widest}" for widest in (64, 160, 512) if dv <= widest)
         size = QUERIES * 32 * 4 + 128 * 4 + 32 * 36 * 2 + QUERIES * (_ceil(dk, CHUNK) * CHUNK + 4) * 2
         groups = (_ceil(fresh, QUERIES), heads, batch)
         return call.run(self._library, name, groups, (ATTENTION_THREADS, 1, 1), size)

@@ -127,7 +127,7 @@ def test_conv_agrees_at_many_rows(
     }
     attributes = {"group": group, "activation_in": "silu"}
     inputs = two_sources(_of_order_one(inputs), channels // 3)
-    kernels = metal.with_plain_products() if plain else metal
+    kernels = metal.plain() if plain else metal
     assert_close(kernels.conv(**inputs, **attributes), conv(**inputs, **attributes))
 
 
@@ -193,7 +193,8 @@ def test_attention_agrees(
 @pytest.mark.parametrize(("heads", "dk", "dv"), [(1, 70, 3), (2, 160, 160), (1, 512, 512)])
 def test_attention_of_wide_heads(metal: MetalKernels, heads: int, dk: int, dv: int) -> None:
     inputs = _attention_inputs(1, 70, heads * dk, heads * dv, np.arange(0, 70, 4, dtype=np.int32))
-    assert_close(metal.attention(**inputs, heads=heads), attention(**inputs, heads=heads))
+    for kernels in (metal, metal.plain()):
+        assert_close(kernels.attention(**inputs, heads=heads), attention(**inputs, heads=heads))
 
 
 def test_attention_keeps_large_scores_finite(metal: MetalKernels) -> None:
