@@ -47,6 +47,8 @@ Feather = Annotated[int, typer.Option(help="Width of the soft edge inside the ma
 HostMemory = Annotated[float, typer.Option(help="GB of host memory for states.")]
 DeviceMemory = Annotated[float, typer.Option(help="GB of the device's memory for states.")]
 Warmup = Annotated[float, typer.Option(help="Share of the steps that run dense, to find the region.")]
+Keep = Annotated[float, typer.Option(help="Share of the steps before, left as recorded: the layout stays.")]
+Grow = Annotated[int, typer.Option(help="Latents by which the region found is widened.")]
 Threshold = Annotated[
     float | None,
     typer.Option(help="Of the region, a share of the difference; by default, Otsu's.", show_default=False),
@@ -166,7 +168,9 @@ def text_edit(
     mask: Mask = None,
     union: Annotated[bool, typer.Option("--union", help="Add the region found to the mask.")] = False,
     warmup: Warmup = 0.2,
+    keep: Keep = 0.0,
     threshold: Threshold = None,
+    grow: Grow = 0,
     preview: Annotated[
         Path | None, typer.Option(help="File for the region found; without --out, nothing is edited.")
     ] = None,
@@ -189,18 +193,18 @@ def text_edit(
         draft = None
         if preview is not None or mask is None or union:
             draft = recording.draft(
-                prompt, warmup=warmup, negative=negative, guidance=guidance, on_step=on_step
+                prompt, warmup=warmup, keep=keep, negative=negative, guidance=guidance, on_step=on_step
             )
         if preview is not None and draft is not None:
-            found = draft.mask(threshold)
+            found = draft.mask(threshold, grow)
             shown = to_pixels(found, recording.parts.factor)[..., None].repeat(3, axis=2)
             _write(preview, shown.astype("uint8") * 255)
             say(f"region: {share(float(found.mean()))} of the picture")
         if out is None:
             return
         edit = recording.text_edit(
-            prompt, _mask(recording, mask), union=union, draft=draft, threshold=threshold,
-            negative=negative, guidance=guidance, feather=feather, on_step=on_step,
+            prompt, _mask(recording, mask), union=union, draft=draft, keep=keep, threshold=threshold,
+            grow=grow, negative=negative, guidance=guidance, feather=feather, on_step=on_step,
         )  # fmt: skip
         _finish(recording, edit, out, save)
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sige_deploy.errors import StateError
-from sige_deploy.masks import difference_to_mask
+from sige_deploy.errors import InputError, StateError
+from sige_deploy.masks import difference_to_mask, dilate
 from sige_deploy.pipelines.parts import Conditions, Denoiser
 from sige_deploy.pipelines.pictures import to_network
 from sige_deploy.pipelines.sampling import Walk
@@ -44,8 +44,9 @@ class Totals:
 class Draft:
     """Where another prompt would change a picture.
 
-    prompt: that prompt. steps: the dense ones that were run. difference: float [h, w], the sum over them of
-    the latents' differences, each scaled to 0..1. milliseconds: that the network took.
+    prompt: that prompt. first: the first step that was run, steps: how many, all dense. difference: float
+    [h, w], the sum over them of the latents' differences, each scaled to 0..1. milliseconds: that the network
+    took.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Draft:
         prompt: str,
         negative: str | None,
         guidance: float,
+        first: int,
         latents: np.ndarray,
         difference: np.ndarray,
         walk: Walk,
@@ -64,11 +66,16 @@ class Draft:
         self.prompt, self.negative, self.guidance = prompt, negative, guidance
         self.latents, self.difference, self.walk = latents, difference, walk
         self.milliseconds = milliseconds
-        self.steps = len(latents) - 1
+        self.first, self.steps = first, len(latents) - 1
 
-    def mask(self, threshold: float | None = None) -> np.ndarray:
-        """The region found, bool [h, w] of latents: `masks.difference_to_mask`."""
-        return difference_to_mask(self.difference, threshold)
+    def mask(self, threshold: float | None = None, grow: int = 0) -> np.ndarray:
+        """The region found, bool [h, w] of latents: `masks.difference_to_mask`, then dilated by `grow`.
+
+        threshold: share 0 to 1 of the difference's range; None for Otsu's. Raises InputError.
+        """
+        if grow < 0:
+            raise InputError(f"grow is a count of latents, 0 or more, not {grow}.")
+        return dilate(difference_to_mask(self.difference, threshold), grow)
 
 
 class Edit:

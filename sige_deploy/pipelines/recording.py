@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -108,9 +107,7 @@ class Recording:
             z = np.where(latents, base + self.sampler.signal[start] * change, base)
             conditions = self._inpainted(conditions, painted, pixels, latents, hide=False)
         walk = self.sampler.begin(start)
-        return self._edited(
-            "sdedit", start, z, walk, {}, pixels, latents, conditions, feather, on_step, totals
-        )
+        return self._edited("sdedit", start, z, walk, pixels, latents, conditions, feather, on_step, totals)
 
     def inpaint(
         self,
@@ -140,32 +137,39 @@ class Recording:
         conditions = self._inpainted(conditions, self.run.tensors["picture"], pixels, latents, hide=True)
         totals = Totals(self.steps.stop - start)
         walk = self.sampler.begin(start)
-        return self._edited(
-            "inpaint", start, z, walk, {}, pixels, latents, conditions, feather, on_step, totals
-        )
+        return self._edited("inpaint", start, z, walk, pixels, latents, conditions, feather, on_step, totals)
 
     def draft(
         self,
         prompt: str,
         *,
         warmup: float = 0.2,
+        keep: float = 0.0,
         negative: str | None = None,
         guidance: float | None = None,
         on_step: OnStep | None = None,
     ) -> Draft:
         """Find where another prompt would change the picture, before anything is edited.
 
-        The first share `warmup` of the steps runs dense with the new prompt. `Draft.mask` shows the region,
-        `text_edit(draft=...)` goes on from there. A draft of the same arguments is not run again before the
-        next commit. Raises InputError, Cancelled.
+        A share `warmup` of the steps runs dense with the new prompt, after a share `keep` that is left as
+        recorded: where things stand is settled in the noisiest steps, so with 0.2 or 0.3 kept they stay where
+        they are. `Draft.mask` shows the region, `text_edit(draft=...)` goes on from there. A draft of the
+        same arguments is not run again before the next commit. Raises InputError, Cancelled.
         """
         if not 0 < warmup <= 1:
             raise InputError(f"warmup is a share of the steps, above 0 and up to 1, not {warmup}.")
-        count = min(max(1, round(warmup * len(self.steps))), len(self.steps))
+        if keep + warmup > 1 + 1e-9:
+            raise InputError(
+                f"keep {keep} and warmup {warmup} are shares of the same steps, together at most 1."
+            )
+        first = self._kept(keep)
+        count = min(max(1, round(warmup * len(self.steps))), self.steps.stop - first)
         conditions = self._conditions(prompt, negative, guidance, None)
-        key = (self.version, prompt, negative, conditions.guidance, count)
+        key = (self.version, prompt, negative, conditions.guidance, first, count)
         if self._draft is None or self._draft.key != key:
-            self._draft = self._drafted(key, prompt, negative, conditions, count, on_step)
+            self._draft = self._drafted(
+                key, prompt, negative, conditions, range(first, first + count), on_step
+            )
         return self._draft
 
     def text_edit(
@@ -176,7 +180,9 @@ class Recording:
         union: bool = False,
         draft: Draft | None = None,
         warmup: float = 0.2,
+        keep: float = 0.0,
         threshold: float | None = None,
+        grow: int = 0,
         negative: str | None = None,
         guidance: float | None = None,
         feather: int = FEATHER,
@@ -185,10 +191,9 @@ class Recording:
         """Change the picture to another prompt where the two differ.
 
         mask: bool [H, W] instead of the region found, or with `union` beside it; with a mask alone there is
-        no warm-up. draft: of `draft`, None to make one of `prompt`, `warmup`, `negative` and `guidance`.
-        threshold: of the region found, share 0 to 1 of the difference map's range; None for Otsu's. An empty
-        region leaves the picture as it is. Raises InputError, StateError for a draft of before a commit,
-        Cancelled.
+        no warm-up. draft: of `draft`, None to make one of `prompt`, `warmup`, `keep`, `negative` and
+        `guidance`. threshold, grow: of the region found, see `Draft.mask`. An empty region leaves the picture
+        as it is. Raises InputError, StateError for a draft of before a commit, Cancelled.
         """
         if draft is not None and draft.version != self.version:
             raise StateError("the recording has changed since this draft was made; draft again.")
@@ -198,26 +203,26 @@ class Recording:
         if mask is not None and not union:
             words = prompt if prompt is not None else draft.prompt if draft is not None else ""
             pixels, latents = self._masks(mask)
-            start, before = self.steps.start, {}
+            start = self._kept(keep)
             z, walk = self.run.tensors["latents"][start], self.sampler.begin(start)
         else:
             if draft is None:
                 draft = self.draft(
-                    prompt or "", warmup=warmup, negative=negative, guidance=guidance, on_step=on_step
-                )
+                    prompt or "", warmup=warmup, keep=keep, negative=negative, guidance=guidance,
+                    on_step=on_step,
+                )  # fmt: skip
             words, negative, guidance = draft.prompt, draft.negative, draft.guidance
-            latents = draft.mask(threshold)
+            latents = draft.mask(threshold, grow)
             if mask is not None:
                 latents = latents | self._masks(mask)[1]
             pixels = to_pixels(latents, factor)
-            start, walk = self.steps.start + draft.steps, draft.walk.copied()
+            start, walk = draft.first + draft.steps, draft.walk.copied()
             z = np.where(latents, draft.latents[-1], self.run.tensors["latents"][start])
-            before = {self.steps.start + n: value for n, value in enumerate(draft.latents[:-1])}
         conditions = self._conditions(words, negative, guidance, None)
         conditions = self._inpainted(conditions, self.run.tensors["picture"], pixels, latents, hide=True)
         totals = Totals(self.steps.stop - start, 0 if draft is None else draft.milliseconds)
         return self._edited(
-            "text-edit", start, z, walk, before, pixels, latents, conditions, feather, on_step, totals,
+            "text-edit", start, z, walk, pixels, latents, conditions, feather, on_step, totals,
             prompt=words,
         )  # fmt: skip
 
@@ -265,6 +270,12 @@ class Recording:
                 f"{self.steps.start}; record with a strength of at least {strength}."
             )
         return start
+
+    def _kept(self, keep: float) -> int:
+        """The first step after a share that is left as recorded."""
+        if not 0 <= keep < 1:
+            raise InputError(f"keep is a share of the steps, 0 or more and below 1, not {keep}.")
+        return min(self.steps.start + round(keep * len(self.steps)), self.steps.stop - 1)
 
     def _conditions(
         self, prompt: str | None, negative: str | None, guidance: float | None, control: Any
@@ -323,7 +334,6 @@ class Recording:
         start: int,
         z: np.ndarray,
         walk: Walk,
-        before: Mapping[int, np.ndarray],
         pixels: np.ndarray,
         latents: np.ndarray,
         conditions: Conditions,
@@ -332,7 +342,7 @@ class Recording:
         totals: Totals,
         prompt: str | None = None,
     ) -> Edit:
-        """Denoise latents [C, h, w] of step `start` inside the mask. before: latents of steps before it."""
+        """Denoise latents [C, h, w] of step `start` inside the mask."""
         if feather < 0:
             raise InputError(f"feather is a width in pixels, 0 or more, not {feather}.")
         recorded = self.run.tensors["latents"]
@@ -356,8 +366,8 @@ class Recording:
                     report(on_step, done)
             change = z - recorded[-1]
             for step in range(start):
-                # Steps that the edit did not run: as if its result had been noised, or as the draft had them.
-                noised = before.get(step, recorded[step] + self.sampler.signal[step] * change)
+                # Steps that the edit did not run, and those of a warm-up: as if its result had been noised.
+                noised = recorded[step] + self.sampler.signal[step] * change
                 trajectory[step] = np.where(latents, noised, recorded[step])
             made = self._decoded(z, latents)
             picture = composite(picture, made, feathered(pixels, feather))
@@ -369,41 +379,37 @@ class Recording:
         prompt: str,
         negative: str | None,
         conditions: Conditions,
-        count: int,
+        steps: range,
         on_step: OnStep | None,
     ) -> Draft:
-        """Run the first steps dense with another prompt, and add up where they differ.
+        """Run some steps dense with another prompt, and add up how far the latents are from those that the
+        recorded predictions lead to.
 
-        Of a prompt's run the latents are compared. Those of a given picture are no walk of the network's, so
-        there its predictions for the recorded latents are compared, and the latents stay.
+        Both walks begin at the recorded latents. The recorded ones of later steps are that second walk only
+        where a prompt was recorded and nothing is committed.
         """
-        recorded, first = self.run.tensors["latents"], self.steps.start
-        everything = np.zeros(recorded.shape[-2:], bool)
+        first = steps.start
+        z = beside = self.run.tensors["latents"][first]
+        everything = np.zeros(z.shape[-2:], bool)
         conditions = self._inpainted(conditions, self.run.tensors["picture"], everything, everything, False)
-        walk, z = self.sampler.begin(first), recorded[first]
-        kept, difference, milliseconds = [z], np.zeros(recorded.shape[-2:]), 0.0
-        for n in range(count):
-            step = first + n
+        walk, other = self.sampler.begin(first), self.sampler.begin(first)
+        weight = float(self.run.key["guidance"])
+        kept, difference, milliseconds = [z], np.zeros(z.shape[-2:]), 0.0
+        for step in steps:
             timestep = float(self.sampler.timesteps[step])
             inputs = self._denoiser.inputs(walk.scaled(z, step), timestep, conditions)
             outputs = self.parts.unet.dense(**inputs)
             milliseconds += self.parts.unet.report.milliseconds
-            prediction = self._denoiser.prediction(outputs, conditions.guidance)
-            if self.of_picture:
-                before = self._denoiser.prediction(
-                    self.run.tracks["unet"].outputs(step), float(self.run.key["guidance"])
-                )
-                change, z = np.abs(prediction - before).sum(axis=0), recorded[step + 1]
-                walk = self.sampler.begin(step + 1) if step + 1 < self.sampler.steps else walk
-            else:
-                z = walk.next(prediction, z, step)
-                change = np.abs(z - recorded[step + 1]).sum(axis=0)
+            z = walk.next(self._denoiser.prediction(outputs, conditions.guidance), z, step)
+            recorded = self._denoiser.prediction(self.run.tracks["unet"].outputs(step), weight)
+            beside = other.next(recorded, beside, step)
             kept.append(z)
+            change = np.abs(z - beside).sum(axis=0)
             span = float(np.ptp(change))
             difference += (change - change.min()) / span if span > 0 else 0
-            report(on_step, self._step("warm-up", n, count, step, z))
+            report(on_step, self._step("warm-up", step - first, len(steps), step, z))
         return Draft(
-            key, self.version, prompt, negative, conditions.guidance, np.stack(kept), difference, walk,
+            key, self.version, prompt, negative, conditions.guidance, first, np.stack(kept), difference, walk,
             milliseconds,
         )  # fmt: skip
 

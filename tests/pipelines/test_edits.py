@@ -11,6 +11,7 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from sige_deploy.errors import CacheError, Cancelled, InputError, StateError
+from sige_deploy.masks import dilate
 from sige_deploy.pipelines.edit import Edit
 from sige_deploy.pipelines.pipeline import DiffusionPipeline
 from sige_deploy.pipelines.progress import Step, bar
@@ -155,6 +156,27 @@ def test_the_same_prompt_finds_nothing(recording: Recording) -> None:
     draft = recording.draft("a cat", warmup=0.5)
     recorded = recording.run.tensors["latents"]
     np.testing.assert_allclose(draft.latents, recorded[:3], rtol=1e-3, atol=1e-3)
+
+
+def test_kept_steps_are_left_as_recorded(recording: Recording, mask: np.ndarray) -> None:
+    recorded = recording.run.tensors["latents"]
+    draft = recording.draft("a red dog", warmup=0.25, keep=0.5)
+    assert (draft.first, draft.steps) == (2, 1)
+    np.testing.assert_array_equal(draft.latents[0], recorded[2])
+    edit = recording.text_edit(draft=draft, mask=mask, union=True)
+    assert edit.totals.paths == {"sparse": 1}
+    masked = recording.text_edit("a red dog", mask, keep=0.5)
+    assert masked.totals.paths == {"sparse": 2}
+    np.testing.assert_array_equal(masked.latents[2], recorded[2])
+
+
+def test_a_region_grows(recording: Recording) -> None:
+    draft = recording.draft("a red dog", warmup=0.5)
+    found, grown = draft.mask(0.2), draft.mask(0.2, grow=1)
+    assert (grown >= found).all() and grown.sum() > found.sum()
+    np.testing.assert_array_equal(grown, dilate(found, 1))
+    edit = recording.text_edit(draft=draft, threshold=0.2, grow=1)
+    np.testing.assert_array_equal(edit.mask[::2, ::2], grown)
 
 
 def test_an_empty_region_leaves_the_picture(recording: Recording) -> None:
@@ -312,6 +334,10 @@ def test_mistakes_are_one_sentence(
         lambda: recording.text_edit(),
         lambda: recording.text_edit("a", warmup=0.0),
         lambda: recording.text_edit("a", threshold=2.0),
+        lambda: recording.text_edit("a", keep=1.0),
+        lambda: recording.text_edit("a", keep=0.6, warmup=0.5),
+        lambda: recording.text_edit("a", mask, keep=-0.1),
+        lambda: recording.text_edit("a", grow=-1),
         lambda: pipeline.record("a", steps=0),
         lambda: pipeline.record("a", scheduler="pndm"),
         lambda: pipeline.record("a", strength=0.5),
