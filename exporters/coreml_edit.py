@@ -30,10 +30,11 @@ _ACTIVATIONS = {"Relu": "ReLU", "LeakyRelu": "leakyReLU", "Sigmoid": "sigmoid", 
 
 @dataclass(frozen=True)
 class _Tensor:
-    """Where a value is in the model, its channels, and the level of its rows: None for [1, 1, C]."""
+    """A value in the model: [1, channels, 1, pixels]; the level of its rows, None for [1, 1, C] and a map."""
 
     name: str
     channels: int
+    pixels: int
     level: str | None
 
 
@@ -108,8 +109,8 @@ class _Writer:
         self, node: ir.Node, given: dict[str, ir.Value], weights: Mapping[str, np.ndarray]
     ) -> dict[str, Any]:
         """Gather and Conv."""
-        rows = self._tensor(node, given["rows"])
-        told: dict[str, Any] = {"source": rows.level, "level": rows.level, "geometry": "", "taps": 1}
+        rows, level = self._rows(node, given["rows"])
+        told: dict[str, Any] = {"source": level, "level": level, "geometry": "", "taps": 1}
         if "table" in given:
             geometry = self._geometry(node, given["table"])
             taps = given["table"].shape[1] if given["table"].shape is not None else None
@@ -129,19 +130,19 @@ class _Writer:
         return {**told, "channels": channels, "outputs": outputs, "rows": self.rows[told["level"]]}
 
     def _scatter(self, node: ir.Node, given: dict[str, ir.Value]) -> dict[str, Any]:
-        rows, base = self._tensor(node, given["rows"]), self._registry(node, given, "base")
-        level = self.levels[rows.level or ""]
+        rows, id_ = self._rows(node, given["rows"])
+        level = self.levels[id_]
         return {
-            "base": base, "level": level.id, "channels": rows.channels, "outputs": rows.channels,
-            "rows": self.rows[level.id], "pixels": level.height * level.width,
+            "base": self._registry(node, given, "base"), "level": id_, "rows": self.rows[id_],
+            "channels": rows.channels, "outputs": rows.channels, "pixels": level.height * level.width,
         }  # fmt: skip
 
     def _attention(self, node: ir.Node, given: dict[str, ir.Value]) -> dict[str, Any]:
-        rows = self._tensor(node, given["q"])
+        rows, level = self._rows(node, given["q"])
         told: dict[str, Any] = {name: self._registry(node, given, name) for name in ("k_base", "v_base")}
         outputs = self.registered[told["v_base"]].shape[2]
         return {
-            **told, "level": rows.level, "rows": self.rows[rows.level or ""], "channels": rows.channels,
+            **told, "level": level, "rows": self.rows[level], "channels": rows.channels,
             "outputs": outputs,
         }  # fmt: skip
 
@@ -160,7 +161,8 @@ class _Writer:
             if axis not in (2, -1) or any(tensor.level != level for tensor in given):
                 raise self._refusal(node, "it joins other axes than channels")
             channels = sum(tensor.channels for tensor in given)
-        layer = self._layer(node, inputs, channels, self.rows[level] if level else 1, level)
+        pixels = max(tensor.pixels for tensor in given)
+        layer = self._layer(node, inputs, channels, pixels, level)
         if kind == "Identity":
             layer.copy.SetInParent()
         elif kind == "Concat":
@@ -180,15 +182,15 @@ class _Writer:
         if len(node.outputs) != 1:
             raise self._refusal(node, "it has several outputs")
         given = [self._tensor(node, value) for value in inputs]
-        output = _Tensor(str(node.outputs[0].name), channels, level)
+        output = _Tensor(str(node.outputs[0].name), channels, pixels, level)
         self._check_texture(node, channels, pixels)
         layer = self.model.neuralNetwork.layers.add()
         layer.name = output.name
         for tensor in given:
             layer.input.append(tensor.name)
-            self._shape(layer.inputTensor.add(), tensor.channels, self._width(tensor))
+            self._shape(layer.inputTensor.add(), tensor)
         layer.output.append(output.name)
-        self._shape(layer.outputTensor.add(), channels, pixels)
+        self._shape(layer.outputTensor.add(), output)
         self.tensors[node.outputs[0]] = output
         return layer
 
@@ -211,8 +213,8 @@ class _Writer:
             raise self._refusal(
                 node, f"its input '{name}' has shape {shape}; layers take one image's [1, P, C] or [1, 1, C]"
             )
-        tensor = _Tensor(name, int(dims[2]), level)
-        self._check_texture(node, tensor.channels, self._width(tensor))
+        tensor = _Tensor(name, int(dims[2]), self.rows[level] if level else 1, level)
+        self._check_texture(node, tensor.channels, tensor.pixels)
         self._describe(self.model.description.input.add(), tensor)
         return tensor
 
@@ -220,11 +222,11 @@ class _Writer:
         array = self._weight(node, value)
         if array.ndim and array.size != array.shape[-1]:
             raise self._refusal(node, f"its constant '{value.name}' is not one value for each channel")
-        tensor = _Tensor(str(value.name), array.size, None)
+        tensor = _Tensor(str(value.name), array.size, 1, None)
         layer = self.model.neuralNetwork.layers.add()
         layer.name = tensor.name
         layer.output.append(tensor.name)
-        self._shape(layer.outputTensor.add(), tensor.channels, 1)
+        self._shape(layer.outputTensor.add(), tensor)
         layer.loadConstantND.shape.extend([1, tensor.channels, 1, 1])
         layer.loadConstantND.data.float16Value = array.tobytes()
         return tensor
@@ -263,17 +265,21 @@ class _Writer:
             raise self._refusal(node, f"its table '{table.name}' is not of the bundle's geometries")
         return geometry
 
-    def _width(self, tensor: _Tensor) -> int:
-        return self.rows[tensor.level] if tensor.level else 1
+    def _rows(self, node: ir.Node, value: ir.Value) -> tuple[_Tensor, str]:
+        """The tensor of rows and their level."""
+        tensor = self._tensor(node, value)
+        if tensor.level is None:
+            raise self._refusal(node, f"its input '{value.name}' is no rows")
+        return tensor, tensor.level
 
-    def _shape(self, message: Any, channels: int, pixels: int) -> None:
+    def _shape(self, message: Any, tensor: _Tensor) -> None:
         message.rank = 4
-        message.dimValue.extend([1, channels, 1, pixels])
+        message.dimValue.extend([1, tensor.channels, 1, tensor.pixels])
 
     def _describe(self, feature: Any, tensor: _Tensor) -> None:
         feature.name = tensor.name
         array = feature.type.multiArrayType
-        array.shape.extend([1, tensor.channels, 1, self._width(tensor)])
+        array.shape.extend([1, tensor.channels, 1, tensor.pixels])
         array.dataType = messages("FeatureTypes").ArrayFeatureType.ArrayDataType.Value("FLOAT32")
 
     def _check_texture(self, node: ir.Node, channels: int, pixels: int) -> None:

@@ -26,8 +26,8 @@ _AGAIN = "build the models anew with 'sige-deploy build --target coreml'"
 
 
 class TensorSpec(Spec):
-    """An input or output of the edit models, [1, channels, 1, P]: P is the bucket's rows of `level`, or 1
-    without one."""
+    """An input or output of the edit models, [1, channels, 1, P]: P is the bucket's rows of `level`; without
+    one it is 1, or all pixels of what a Scatter gives."""
 
     name: str
     channels: Annotated[int, Field(ge=1)]
