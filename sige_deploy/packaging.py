@@ -8,13 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sige_deploy import engines, files, packaging_cpp
+from sige_deploy import engines, files, packaging_cpp, packaging_swift
 from sige_deploy.bundle import MANIFEST, Bundle, open_bundle
 from sige_deploy.errors import InputError
 
 BUNDLE = "bundle"  # name of the folder in the package that holds the bundle
-#: What fills the folder of a package, beside the bundle: (folder, bundle, where the libraries are).
-TARGETS: dict[str, Callable[[Path, Bundle, Path | None], None]] = {"cpp": packaging_cpp.fill}
 
 
 @dataclass(frozen=True)
@@ -35,13 +33,15 @@ def package(
     """Write a folder with a checked copy of a bundle and what runs it; it appears whole or not at all.
 
     target: "cpp": the C++ library for this system, ONNX Runtime, headers, and an example with its own CMake
-        project; needs no Python and no sources of sige_deploy where it goes.
+        project; needs no Python and no sources of sige_deploy where it goes. "swift": a package that Xcode
+        opens, with SIGEKit, the bundle's Core ML models and a self-test.
     folder: a new or an empty one.
     libraries: for "cpp", the prefix that the C++ library was installed to; None: what `make cpp` built in the
         checkout that sige_deploy runs from.
 
-    Raises BundleError for an invalid bundle, InputError for an unknown target or a folder that is not empty
-    or cannot be written, RuntimeFailure when the libraries are missing or of another version.
+    Raises BundleError for an invalid bundle, or one without the Core ML models that "swift" needs, InputError
+    for an unknown target or a folder that is not empty or cannot be written, RuntimeFailure when the
+    libraries are missing or of another version.
     """
     if target not in TARGETS:
         raise InputError(f"there is no target '{target}' to package for; use {' or '.join(TARGETS)}.")
@@ -52,7 +52,6 @@ def package(
     made = files.sibling(place)
     try:
         made.mkdir(parents=True)
-        _copy_bundle(opened, made / BUNDLE)
         TARGETS[target](made, opened, None if libraries is None else Path(libraries))
         sizes = [path.lstat().st_size for path in made.rglob("*") if not path.is_dir()]
         os.rename(made, place)  # takes the place of an empty folder
@@ -66,6 +65,11 @@ def package(
     return Package(place, len(sizes), sum(sizes))
 
 
+def _fill_cpp(folder: Path, bundle: Bundle, libraries: Path | None) -> None:
+    _copy_bundle(bundle, folder / BUNDLE)
+    packaging_cpp.fill(folder, bundle, libraries)
+
+
 def _copy_bundle(bundle: Bundle, folder: Path) -> None:
     """The files that the manifest lists, and engines, which it does not; checked once more there."""
     for name in (MANIFEST, *bundle.manifest.files):
@@ -74,3 +78,10 @@ def _copy_bundle(bundle: Bundle, folder: Path) -> None:
     if (bundle.root / engines.FOLDER).is_dir():
         shutil.copytree(bundle.root / engines.FOLDER, folder / engines.FOLDER)
     open_bundle(folder)
+
+
+#: What fills the folder of a package: (folder, bundle, where the libraries are).
+TARGETS: dict[str, Callable[[Path, Bundle, Path | None], None]] = {
+    "cpp": _fill_cpp,
+    "swift": packaging_swift.fill,
+}

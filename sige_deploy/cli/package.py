@@ -13,7 +13,12 @@ from sige_deploy.cli.console import busy, say, size
 
 def package(
     bundle: BundleArgument,
-    target: Annotated[str, typer.Option(help="cpp: C++17 applications on Linux.", show_default=False)],
+    target: Annotated[
+        str,
+        typer.Option(
+            help="cpp: C++17 applications on Linux; swift: apps for macOS and iOS.", show_default=False
+        ),
+    ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder to write, new or empty.", show_default=False)
     ],

@@ -81,7 +81,7 @@ def test_what_it_refuses_is_one_sentence_and_leaves_nothing(
         assert files_in(tmp_path) == before
         return done.sentence()
 
-    assert "there is no target 'swift'" in refused("--libraries", prefix, target="swift")
+    assert "there is no target 'kotlin'" in refused("--libraries", prefix, target="kotlin")
     assert "there is no bundle at" in refused("--libraries", prefix, bundle=tmp_path / "none")
     for place in (prefix, prefix / FILES[0]):
         assert f"'{place}' is not an empty folder" in refused("--libraries", prefix, out=place)

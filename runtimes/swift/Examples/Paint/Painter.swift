@@ -27,7 +27,7 @@ final class Painter: ObservableObject {
                 Task { @MainActor in self.status = "\(progress.what) \(progress.done) of \(progress.total)" }
             }
             let golden = try Safetensors(at: SIGEBundle.golden.path)
-            for spec in session.inputs { inputs[spec.name] = try golden.tensor("recorded.\(spec.name)") }
+            for spec in session.inputs { inputs[spec.name] = try golden.tensor("recorded.input.\(spec.name)") }
             self.session = session
             show(try await session.record(inputs), of: session)
             clear()

@@ -36,16 +36,18 @@ public struct SelfTest: Sendable {
         var passed = true
         let mask = try golden.tensor("mask")
         let edited = try Mask(height: mask.shape[0], width: mask.shape[1], pixels: mask.bytes)
-        let (before, after) = (try part("recorded."), try part("edited."))
-        passed = compare("record", try await session.record(before), try part("record."), log) && passed
-        passed = compare("edit", try await session.edit(after, mask: edited), try part("edit."), log) && passed
+        let (before, after) = (try part("recorded.input."), try part("edited.input."))
+        let recorded = try await session.record(before)
+        passed = compare("record", recorded, try part("recorded.output."), log) && passed
+        let made = try await session.edit(after, mask: edited)
+        passed = compare("edit", made, try part("edited.output."), log) && passed
         let report = try await session.report()
         log("edit: \(report.path.rawValue), \(percent(report.activeFraction)) of the work, model \(report.bucket ?? -1)")
         log("layers: \(report.encoded) on the GPU by encode, \(report.evaluated) on the CPU by evaluate")
         log(report.encoded > 0 ? "encode ran" : "encode did not run")
         try await session.commit()
         let back = try await session.edit(before, mask: edited)
-        passed = compare("edit back", back, try part("back."), log) && passed
+        passed = compare("edit back", back, try part("back.output."), log) && passed
         let dense = try await median(repeats) { _ = try await session.dense(after) }
         _ = try await session.record(before)
         let sparse = try await median(repeats) { _ = try await session.edit(after, mask: edited) }
