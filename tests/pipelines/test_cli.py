@@ -71,13 +71,14 @@ def test_edits_and_commits(recorded: Path, pipeline_folder: Path, tmp_path: Path
         "--out", out, *ends,
     )  # fmt: skip
     assert (pixels(out)[~mask] == first[~mask]).all() and (pixels(out)[mask] != first[mask]).any()
+    region_options = "--warmup", 0.34, "--keep", 0.34, "--grow", 1
     text = called(
         "text-edit", pipeline_folder, run, "--prompt", "a red dog", "--preview", tmp_path / "region.png",
-        "--warmup", 0.34, *ends,
+        *region_options, *ends,
     )  # fmt: skip
     assert "region:" in text and "Edit" not in text
     called(
-        "text-edit", pipeline_folder, run, "--prompt", "a red dog", "--warmup", 0.34, "--keep", 0.34, "--grow", 1, "--out", out, "--mask",
+        "text-edit", pipeline_folder, run, "--prompt", "a red dog", *region_options, "--out", out, "--mask",
         tmp_path / "mask.png", "--union", *ends,
     )  # fmt: skip
     region = (pixels(tmp_path / "region.png") > 0).all(axis=-1) | mask
