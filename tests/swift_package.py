@@ -118,8 +118,7 @@ def typecheck(folder: Path, mode: str) -> None:
     module("SIGELayers", sorted((ROOT / "plugins" / "coreml").glob("*.swift")), folder, mode)
     module("SIGEKit", [*sources("SIGEKit"), own / "Module.swift"], folder, mode)
     module("SIGEBundle", [*sources("SIGEBundle"), own / "Module.swift"], folder, mode)
-    swiftc(
-        "-swift-version", mode, "-typecheck", "-I", folder, "-module-name", "SIGESelfTest", *sources("SIGESelfTest")
-    )
+    check = ["-swift-version", mode, "-typecheck", "-I", folder, "-module-name"]
+    swiftc(*check, "SIGESelfTest", *sources("SIGESelfTest"))
     paint = sorted((PACKAGE / "Examples" / "Paint").glob("*.swift"))
-    swiftc("-swift-version", mode, "-typecheck", "-parse-as-library", "-I", folder, "-module-name", "Paint", *paint)
+    swiftc(*check, "Paint", "-parse-as-library", *paint)

@@ -1,4 +1,4 @@
-"""The whole Swift package type-checks, in both versions of the language, against stubs of Apple's frameworks."""
+"""The Swift package type-checks in both versions of the language, against stubs of Apple's frameworks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def test_it_type_checks_without_a_warning(mode: str, tmp_path: Path) -> None:
 
 def test_the_check_rejects_what_is_wrong(tmp_path: Path) -> None:
     swift.typecheck(tmp_path, "6")
-    (tmp_path / "wrong.swift").write_text("import SIGEKit\nfunc f(_ s: Session) async throws { try s.commit() }\n")
+    wrong = "import SIGEKit\nfunc f(_ s: Session) async throws { try s.commit() }\n"
+    (tmp_path / "wrong.swift").write_text(wrong)
     with pytest.raises(AssertionError, match="await"):
         swift.swiftc(
             "-swift-version", "6", "-typecheck", "-parse-as-library", "-I", tmp_path, tmp_path / "wrong.swift"
