@@ -214,6 +214,8 @@ def _places(layer: Layer) -> Iterator[str]:
         yield "names only one of geometry and base"
     if bool(p["base_2"]) != ("rows_2" in tensors and bool(p["base"])):
         yield "names base_2 without rows_2 and base, or these without base_2"
+    if (p["channels_2"] > 0) != ("rows_2" in tensors) or p["channels_2"] >= p["channels"]:
+        yield f"has {p['channels_2']} channels_2 of {p['channels']} channels, which its inputs do not fit"
     if not p["geometry"] and (p["taps"] != 1 or p["source"] != p["level"]):
         yield "has several taps, or another level than its source, without a geometry"
     for name in ("scale", "shift"):

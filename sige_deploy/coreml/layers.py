@@ -102,8 +102,7 @@ def tensor_shapes(layer: Layer, inputs: Sequence[Sequence[int]]) -> dict[str, tu
     channels, outputs, count = int(p["channels"]), int(p["outputs"]), int(p["rows"])
     given = dict(zip(layer.inputs, inputs))
     pixels = given["rows"][-1] if p.get("geometry") else count
-    second = given["rows_2"][1] if "rows_2" in given else 0
-    heads_of_v = outputs
+    second = int(p.get("channels_2", 0))
     wanted = {
         "rows": (1, channels - second, 1, pixels),
         "rows_2": (1, second, 1, pixels),
@@ -112,7 +111,7 @@ def tensor_shapes(layer: Layer, inputs: Sequence[Sequence[int]]) -> dict[str, tu
         "multiplier": (1, outputs, 1, count),
         "q": (1, channels, 1, count),
         "k": (1, channels, 1, count),
-        "v": (1, heads_of_v, 1, count),
+        "v": (1, outputs, 1, count),
         "": (1, outputs, 1, int(p["pixels"]) if layer.op == "Scatter" else count),
     }
     return {name: wanted[name] for name in (*layer.inputs, "") if name in wanted}

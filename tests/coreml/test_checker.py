@@ -175,6 +175,10 @@ def group_that_does_not_divide(model: Any) -> None:
     last(model).custom.parameters["group"].intValue = 3
 
 
+def channels_of_no_second_source(model: Any) -> None:
+    last(model).custom.parameters["channels_2"].intValue = 2
+
+
 def base_without_geometry(model: Any) -> None:
     last(model).custom.parameters["geometry"].stringValue = ""
 
@@ -237,6 +241,7 @@ FAULTS: list[tuple[Callable[[Any], None], str]] = [
     (input_shape, "declares inputs [[1, 3, 1, 32]], it is given [[1, 4, 1, 32]]"),
     (residual_of_another_width, "takes residual of [1, 4, 1, 32], it is given [1, 3, 1, 32]"),
     (group_that_does_not_divide, "has group 3, which does not divide its channels"),
+    (channels_of_no_second_source, "has 2 channels_2 of 4 channels"),
     (base_without_geometry, "names only one of geometry and base"),
     (affine_twice, "has its scale both recorded and as a weight"),
     (inputs_of_another_number, "reads 2 tensors and names 1"),
