@@ -37,7 +37,8 @@ public final class SIGEAttention: SIGELayer {
         }
         guard dk <= SIGEAttention.widest, dv <= SIGEAttention.widest, heads == 1 || dv % 4 == 0 else {
             throw SIGELayerError(
-                "A SIGEAttention has heads of \(dk) and \(dv) channels; it takes up to \(SIGEAttention.widest), several heads of a multiple of 4.")
+                "A SIGEAttention has \(heads) heads of \(dk) and \(dv) channels; it takes heads of up to "
+                    + "\(SIGEAttention.widest), and several only of a multiple of 4.")
         }
         if scale == 0 { scale = 1 / Float(dk).squareRoot() }
     }
@@ -86,7 +87,8 @@ public final class SIGEAttention: SIGELayer {
     ) throws {
         guard let q = given["q"] else { throw SIGELayerError("A SIGEAttention has no input 'q'.") }
         let (keys, values, pixels) = try recorded()
-        let width = dv <= 64 ? 64 : dv <= 160 ? 160 : 512, kind = metal.isApple7 ? "attention" : "attention_plain"
+        let width = dv <= 64 ? 64 : dv <= 160 ? 160 : 512
+        let kind = metal.isApple7 ? "attention" : "attention_plain"
         let line = ceilDivide(dk, SIGEAttention.chunk) * SIGEAttention.chunk + 4
         try metal.encode(
             SIGEDispatch(

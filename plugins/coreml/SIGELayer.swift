@@ -11,7 +11,9 @@ public class SIGELayer: NSObject, MLCustomLayer {
     /// Channels of the source.
     let channels: Int
     let outputs: Int
-    let context: SIGEContext
+    /// Looked up in each call: a model may outlive what a session had set.
+    var context: SIGEContext { SIGEContext.context(contextNumber) }
+    private let contextNumber: Int
     private(set) var weights: [String: SIGEMemory] = [:]
 
     /// Rows that come out.
@@ -25,7 +27,7 @@ public class SIGELayer: NSObject, MLCustomLayer {
         rows = try given.count("rows")
         channels = try given.count("channels")
         outputs = try given.count("outputs")
-        context = SIGEContext.context(try given.integer("context"))
+        contextNumber = try given.integer("context")
         super.init()
         try read(given)
     }

@@ -11,8 +11,8 @@ public enum SIGEKernels {
 
     private static let place = Place()
 
-    /// The folder plugins/kernels/metal, or a copy. Without it, kernels come out of a default.metallib that Xcode made of them, or
-    /// out of the resource folder "metal", of the app's bundle or of the one that has the layers.
+    /// The folder plugins/kernels/metal, or a copy. Without it, kernels come out of a default.metallib that Xcode made of
+    /// them, or out of the resource folder "metal", of the app's bundle or of the one that has the layers.
     public static var folder: URL? {
         get { place.lock.withLock { place.folder } }
         set { place.lock.withLock { place.folder = newValue } }

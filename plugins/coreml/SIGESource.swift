@@ -100,7 +100,8 @@ struct SIGEFoundSource {
             if let rows2 { for c in split..<channels { x[c] = rows2[entry, c - split] } }
         } else if let base, let halo {
             guard entry - fresh < halo.byteCount / 4 else {
-                throw SIGELayerError("A table names halo pixel \(entry - fresh) of \(halo.byteCount / 4); set table and halo anew.")
+                throw SIGELayerError(
+                    "A table names halo pixel \(entry - fresh) of \(halo.byteCount / 4); set table and halo anew.")
             }
             let pixel = Int(halo.integers[entry - fresh])
             for c in 0..<split { x[c] = SIGEHalf.float(base.halves[pixel * split + c]) }

@@ -12,7 +12,7 @@ constant constexpr int SEGMENT = 128;         // keys whose rows are looked up a
 constant constexpr int CHUNK = 32;            // channels of keys or values in threadgroup memory at once, a lane for each
 constant constexpr int CHUNK_STRIDE = CHUNK + 4;  // halves: lanes that walk down a column start in different banks
 constant constexpr int KEY_LINES = ATTENTION_THREADS / (CHUNK / 4);  // of a tile, that threads load at once
-static_assert(KEY_LINES == QUERIES && SEGMENT == ATTENTION_THREADS, "a thread for each vector of a chunk of queries, and each key");
+static_assert(KEY_LINES == QUERIES && SEGMENT == ATTENTION_THREADS, "a thread for each key, and vector of queries");
 constant constexpr float LOWEST = -1e30f;     // not infinity, which fast math does not know
 
 struct AttentionMemory {

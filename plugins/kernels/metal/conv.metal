@@ -183,9 +183,13 @@ kernel void conv_images(CONV_IMAGES, CONV_ARGUMENTS, TILE_ARGUMENTS) { CONV_TILE
 kernel void conv_buffers(CONV_BUFFERS, CONV_ARGUMENTS, TILE_ARGUMENTS) { CONV_TILE(MatrixProduct, simd_group, lane); }
 
 // For all other GPUs, whose simdgroups need not have 32 lanes.
-kernel void conv_plain_images(CONV_IMAGES, CONV_ARGUMENTS, TILE_ARGUMENTS) { CONV_TILE(PlainProduct, thread_index / 32, thread_index % 32); }
+kernel void conv_plain_images(CONV_IMAGES, CONV_ARGUMENTS, TILE_ARGUMENTS) {
+  CONV_TILE(PlainProduct, thread_index / 32, thread_index % 32);
+}
 
-kernel void conv_plain_buffers(CONV_BUFFERS, CONV_ARGUMENTS, TILE_ARGUMENTS) { CONV_TILE(PlainProduct, thread_index / 32, thread_index % 32); }
+kernel void conv_plain_buffers(CONV_BUFFERS, CONV_ARGUMENTS, TILE_ARGUMENTS) {
+  CONV_TILE(PlainProduct, thread_index / 32, thread_index % 32);
+}
 
 #define CONV_FEW                                                                                         \
   conv_few(rows, rows_2, embedding, multiplier, residual, out,                                           \
