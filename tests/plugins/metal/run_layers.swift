@@ -3,7 +3,8 @@
 //
 //     run_layers <folder of kernels> <folder of cases>
 //
-// cases.json lists them; every array is a file of float16, int32 alone is in the JSON. Results go beside.
+// cases.json lists them; every array is a file of float16, int32 alone is in the JSON. Results go beside, and kernels.metal, the one
+// source that Metal would compile.
 import CoreML
 import Foundation
 import Metal
@@ -115,6 +116,8 @@ for _ in 0..<200_000 {
 do {
     let cases = try JSONSerialization.jsonObject(with: read("cases.json")) as! [[String: Any]]
     for (number, told) in cases.enumerated() { try run(told, number) }
+    let source = try SIGEKernels.source(in: SIGEKernels.folder!)
+    try source.write(to: folder.appendingPathComponent("kernels.metal"), atomically: true, encoding: .utf8)
 } catch {
     print("\(error)")
     exit(1)

@@ -7,6 +7,7 @@ indices, sizes and the order of parameters are those of the Metal sources.
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from sige_deploy.coreml.numpy_layers import NUMPY
 from sige_deploy.ops import SIGNATURES
 
 from . import swift
-from .build import KERNELS, ROOT, build
+from .build import HERE, KERNELS, ROOT, build, to_cpp
 
 HALF = np.float16
 LIVE, PADDED = 45, 70
@@ -68,6 +69,14 @@ def test_layers_agree(swiftc: Path, tmp_path: Path) -> None:
         for way in ("evaluated", "matrices", "plain"):
             actual = np.fromfile(tmp_path / f"{number}.{way}", HALF).reshape(expected.shape)
             assert_close(actual, expected)
+    check_source(tmp_path / "kernels.metal")
+
+
+def check_source(path: Path) -> None:
+    """Compiles the kernels' one source, which may include nothing but Metal's own headers."""
+    path.write_text(to_cpp(path.read_text()))
+    command = ["g++", "-std=c++17", "-fsyntax-only", "-x", "c++", "-I", HERE / "shim", path]
+    subprocess.run(command, check=True)
 
 
 def test_layers_refuse_what_is_not_set(swiftc: Path, tmp_path: Path) -> None:
