@@ -8,7 +8,7 @@ KERNELS := build/native/libsige_kernels.so
 # Not the working folder, where the package lacks exporters/ and runtimes/.
 ON_GPU := PYTHONSAFEPATH=1 PYTHONPATH=build/tree:tests
 
-.PHONY: test lint demo native native-cuda cpp check-cuda test-gpu sanitize-gpu bench-gpu tree clean
+.PHONY: test lint demo check-apple native native-cuda cpp check-cuda test-gpu sanitize-gpu bench-gpu tree clean
 
 test: .venv/ready build/tensorrt/ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
@@ -45,6 +45,15 @@ check-cuda:
 	    cmake --build build/check_cuda --parallel 2 && \
 	    $(PYTHON) -c 'import ctypes; ctypes.CDLL("build/check_cuda/libsige_tensorrt.so")'; \
 	else echo 'check-cuda: skipped, there is no nvcc on this machine'; fi
+
+# Metal kernels, Core ML layers and the Swift package on Linux; Swift is left out where its toolchain cannot be fetched.
+check-apple: .venv/ready
+	runtimes/swift/fetch_toolchain build/swift
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup tests/plugins/metal tests/runtimes/test_swift*.py \
+	    tests/exporters/test_coreml*.py
+	PYTHONPATH=tests $(BIN)/python -m plugins.metal.build --sanitize
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
+	    SIGE_METAL_LIBRARY=build/metal_sanitize/libsige_metal.so $(BIN)/pytest tests/plugins/metal/test_ops.py
 
 # On a machine with a GPU, in the environment of $(PYTHON), which has torch with CUDA and onnxruntime-gpu.
 test-gpu sanitize-gpu bench-gpu: CUDA_ARCHITECTURES ?= native
