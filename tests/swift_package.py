@@ -62,8 +62,7 @@ def driver(folder: Path) -> list[str]:
         "-swift-version", "5", "-I", folder, "-L", folder, "-lSIGECore",
         ROOT / "tests" / "runtimes" / "swift" / "driver.swift", "-o", folder / "driver",
     )  # fmt: skip
-    loader = compiler().parent / "run"  # a fetched toolchain brings its own C library
-    return [*([str(loader)] if loader.is_file() else []), str(folder / "driver")]
+    return [*runner(), str(folder / "driver")]
 
 
 @dataclass
@@ -99,7 +98,7 @@ class Script:
         )
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
         answers = done.stdout.splitlines()
-        assert len(answers) == len(self.lines), done.stderr[-4000:]
+        assert len(answers) == len(self.lines), done.stdout[-2000:] + done.stderr[-4000:]
         return answers
 
 
@@ -122,3 +121,34 @@ def typecheck(folder: Path, mode: str) -> None:
     swiftc(*check, "SIGESelfTest", *sources("SIGESelfTest"))
     paint = sorted((PACKAGE / "Examples" / "Paint").glob("*.swift"))
     swiftc(*check, "Paint", "-parse-as-library", *paint)
+
+
+def session_driver(folder: Path) -> list[str]:
+    """The command that runs sessions, built in `folder`, over stubs of Core ML that run."""
+    stubs = ROOT / "tests" / "plugins" / "metal" / "stubs"
+    own = ROOT / "tests" / "runtimes" / "swift_stubs"
+    layers = sorted((ROOT / "plugins" / "coreml").glob("*.swift"))
+    parts: list[tuple[str, list[Path], str]] = [
+        ("Metal", [stubs / "Metal.swift"], "5"),
+        ("CoreML", [stubs / "CoreML.swift", own / "Models.swift"], "5"),
+        ("SIGECore", sources("SIGECore"), "6"),
+        ("SIGELayers", layers, "6"),
+        ("SIGEKit", [*sources("SIGEKit"), own / "Module.swift"], "6"),
+    ]
+    for name, files, mode in parts:
+        swiftc(
+            "-swift-version", mode, "-Onone", "-parse-as-library", "-emit-library", "-static", "-emit-module",
+            "-module-name", name, "-I", folder, *files, "-emit-module-path", folder / f"{name}.swiftmodule",
+            "-o", folder / f"lib{name}.a",
+        )  # fmt: skip
+    main = folder / "main.swift"
+    shutil.copyfile(ROOT / "tests" / "runtimes" / "swift" / "session.swift", main)
+    libraries = [f"-l{name}" for name, _, _ in reversed(parts)]
+    swiftc("-swift-version", "5", "-I", folder, "-L", folder, main, *libraries, "-o", folder / "session")
+    return [*runner(), str(folder / "session")]
+
+
+def runner() -> list[str]:
+    """What runs programs of the compiler: a fetched toolchain brings its own C library."""
+    loader = compiler().parent / "run"
+    return [str(loader)] if loader.is_file() else []
