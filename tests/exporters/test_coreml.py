@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from coreml_edits import Edit, error
+from plugins.metal.kernels import MetalKernels
+from plugins.metal.layers import metal_layers
 from torch import nn
 
 import sige_deploy as sige
@@ -18,6 +21,7 @@ from sige_deploy.bundle import open_bundle
 from sige_deploy.coreml.checker import PIXELS, faults
 from sige_deploy.coreml.interpreter import read_model
 from sige_deploy.coreml.manifest import read_models
+from sige_deploy.coreml.numpy_layers import NUMPY, Implementation
 from sige_deploy.coreml.program import Package, ProgramInterpreter
 from sige_deploy.demo import load_street
 from sige_deploy.exporters import coreml, coreml_buckets
@@ -42,7 +46,7 @@ def denoising(bundle: sige.Bundle) -> Edit:
     before, after = (rng.standard_normal(shape).astype(np.float32) for _ in range(2))
     mask = np.zeros(shape[2:], bool)
     height, width = shape[2:]
-    mask[height // 3 :, width // 3 :][: height // 16, : width // 16] = True
+    mask[height // 3 :, width // 3 :][:4, :4] = True
     step = np.array([500])
     return Edit(bundle, {"sample": before, "timestep": step}, {"sample": after, "timestep": step}, mask)
 
@@ -74,22 +78,32 @@ def bundle_of(built: Built) -> sige.Bundle:
     return open_bundle(built.folder.parents[1])
 
 
-def check_edit(edit: Edit, built: Built) -> None:
+@pytest.fixture(scope="module", params=["numpy", "metal"])
+def layers(request: pytest.FixtureRequest) -> Mapping[str, Implementation]:
+    """The custom layers: the ops' definitions, and the Metal kernels compiled for the CPU."""
+    if request.param == "numpy":
+        return NUMPY
+    if not shutil.which("g++"):
+        pytest.skip("needs g++ 12 to compile plugins/kernels/metal as C++")
+    return metal_layers(MetalKernels())
+
+
+def check_edit(edit: Edit, built: Built, layers: Mapping[str, Implementation] = NUMPY) -> None:
     k = edit.bucket(built.manifest.buckets)
-    got = edit.run(built.folder / f"edit-{k}.mlmodel", built.manifest.buckets[k])
+    got = edit.run(built.folder / f"edit-{k}.mlmodel", built.manifest.buckets[k], layers)
     assert got.keys() == edit.expected.keys()
     for name, expected in edit.expected.items():
         assert error(got[name], expected) < TOLERANCE, name
 
 
-def test_a_small_attention_unet(unet: Built) -> None:
+def test_a_small_attention_unet(unet: Built, layers: Mapping[str, Implementation]) -> None:
     edit = denoising(bundle_of(unet))
-    check_edit(edit, unet)
+    check_edit(edit, unet, layers)
     assert {layer.class_ for layer in unet.manifest.layers} == {"SIGEConv", "SIGEAttention"}
     # The largest model gives the same as the smallest.
     last = len(unet.manifest.buckets) - 1
     assert edit.bucket(unet.manifest.buckets) < last
-    got = edit.run(unet.folder / f"edit-{last}.mlmodel", unet.manifest.buckets[last])
+    got = edit.run(unet.folder / f"edit-{last}.mlmodel", unet.manifest.buckets[last], layers)
     assert error(got["rows.output"], edit.expected["rows.output"]) < TOLERANCE
 
 
@@ -105,21 +119,27 @@ def test_the_record_model_gives_what_onnx_runtime_gives(unet: Built) -> None:
         assert error(outputs[name], edit.record[of]) < 1e-5, of
 
 
-def test_the_street(scratch: Path) -> None:
+@pytest.fixture(scope="module")
+def street(scratch: Path) -> tuple[Edit, Built]:
     from sige_deploy.street.demo_scene import demo_scene, one_hot
 
     label, edits = demo_scene()
     _, changed = edits[0]
     bundle = export(load_street(), {"label": one_hot(label)}, "label", scratch / "street.sige")
     edit = Edit(bundle, {"label": one_hot(label)}, {"label": one_hot(changed)}, label != changed)
-    built = build(bundle)
-    check_edit(edit, built)
+    return edit, build(bundle)
+
+
+def test_the_street(street: tuple[Edit, Built], layers: Mapping[str, Implementation]) -> None:
+    edit, built = street
+    check_edit(edit, built, layers)
     assert {layer.class_ for layer in built.manifest.layers} == {"SIGEConv", "SIGEGather"}
     assert built.manifest.record == "record.mlpackage"
 
 
-@pytest.mark.xdist_group("coreml-ddpm")
-def test_ddpm_256(scratch: Path) -> None:
+@pytest.fixture(scope="module")
+def ddpm(scratch: Path) -> Iterator[tuple[Edit, Path, dict[str, int]]]:
+    """An edit, the model of the smallest bucket, and this."""
     import onnx_ir as ir
 
     inputs = {"sample": np.zeros((1, 3, 256, 256), np.float32), "timestep": np.array([500])}
@@ -130,10 +150,16 @@ def test_ddpm_256(scratch: Path) -> None:
     assert list(faults(model)) == []
     path = scratch / "ddpm.mlmodel"
     path.write_bytes(model.SerializeToString())
-    got = edit.run(path, rows)
-    assert error(got["rows.output"], edit.expected["rows.output"]) < TOLERANCE
+    yield edit, path, rows
     shutil.rmtree(edit.bundle.root)
     path.unlink()
+
+
+@pytest.mark.xdist_group("coreml-ddpm")
+def test_ddpm_256(ddpm: tuple[Edit, Path, dict[str, int]], layers: Mapping[str, Implementation]) -> None:
+    edit, path, rows = ddpm
+    got = edit.run(path, rows, layers)
+    assert error(got["rows.output"], edit.expected["rows.output"]) < TOLERANCE
 
 
 def test_the_manifest_says_what_a_host_needs(unet: Built) -> None:
