@@ -1,6 +1,6 @@
 """Whole sessions of SIGEKit on Linux, against Python sessions.
 
-Stand-ins for Core ML run the edit models of a small network layer by layer, with the custom layers on the CPU.
+Stand-ins for Core ML run the edit models of a small network layer by layer, the custom layers on the CPU.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import pytest
 import swift_package as swift
 import torch
 from coreml_edits import error
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from swift_package import Script
 from torch import Tensor, nn
 
 import sige_deploy as sige
 from sige_deploy.bundle import Bundle, open_bundle
+from sige_deploy.packaging import package
 
 pytest.importorskip("coremltools", reason="coremltools is not installed")
 pytestmark = pytest.mark.xdist_group("swift")
@@ -240,3 +241,26 @@ def test_calls_that_fail_leave_the_session_as_it_was(script: Script, bundle: Bun
     np.testing.assert_array_equal(swift.read(one)["output"], swift.read(two)["output"])
     assert answers[12] == "StateError the session is closed; open the bundle again."
     assert answers[13] == "ok opened"
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_the_self_test_of_a_package_passes_and_finds_what_is_wrong(
+    script: Script, bundle: Bundle, tmp_path: Path, wrong: bool
+) -> None:
+    package(bundle.root, tmp_path / "package", "swift")
+    golden = tmp_path / "package/Sources/SIGEBundle/selftest.safetensors"
+    arrays = load_file(golden)
+    dense = Dense(bundle, script.folder)
+    # The record; of dense timing one call before and one timed; the record before the timed edits.
+    for part in ("recorded", "edited", "edited", "recorded"):
+        dense.add(arrays[f"{part}.input.image"])
+    if wrong:
+        arrays["edited.output.output"][0, 0, 16, 16] += 1
+        save_file(arrays, golden)
+    script.add("close")
+    script.add("selftest", golden)
+    answer = script.run()[1]
+    assert answer.startswith(f"ok {str(not wrong).lower()} false true ")
+    assert "edit 'output': " in answer and ("WRONG" in answer) == wrong
+    assert "encode did not run" in answer
+    assert "edit: sparse, " in answer

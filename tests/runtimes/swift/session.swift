@@ -110,6 +110,14 @@ func write(_ tensors: Tensors, _ path: String) throws {
     try Data(length + text + data).write(to: URL(fileURLWithPath: path))
 }
 
+final class Lines: @unchecked Sendable {
+    private let lock = NSLock()
+    private var lines: [String] = []
+
+    func add(_ line: String) { lock.withLock { lines.append(line) } }
+    var all: [String] { lock.withLock { lines } }
+}
+
 func told(_ report: Report) -> String {
     let rows = report.rows.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }.joined(separator: ",")
     let layers = report.encoded == 0 && (report.evaluated > 0) == (report.bucket != nil)
@@ -117,6 +125,14 @@ func told(_ report: Report) -> String {
 }
 
 func answer(_ words: [String], _ session: Session) async throws -> String {
+    if words[0] == "selftest" {
+        let bundle = URL(fileURLWithPath: session.bundle.root)
+        let test = try SelfTest(bundle: bundle, golden: URL(fileURLWithPath: words[1]))
+        let lines = Lines()
+        let outcome = try await test.run(repeats: 1) { lines.add($0) }
+        let timed = outcome.dense > 0 && outcome.sparse > 0
+        return "ok \(outcome.passed) \(outcome.encoded) \(timed) \(lines.all.joined(separator: "; "))"
+    }
     var given: Tensors = [:]
     var mask: Mask?
     if words.count > 1 {
