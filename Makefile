@@ -46,8 +46,9 @@ check-cuda:
 	    $(PYTHON) -c 'import ctypes; ctypes.CDLL("build/check_cuda/libsige_tensorrt.so")'; \
 	else echo 'check-cuda: skipped, there is no nvcc on this machine'; fi
 
-# Metal kernels, Core ML layers and the Swift package on Linux; Swift is left out where its toolchain cannot be fetched.
+# Core ML models, Metal kernels and the Swift package on Linux; Swift is left out where its toolchain cannot be fetched.
 check-apple: .venv/ready
+	$(BIN)/pip install --quiet 'coremltools>=9'
 	runtimes/swift/fetch_toolchain build/swift
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup tests/plugins/metal tests/runtimes/test_swift*.py \
 	    tests/exporters/test_coreml*.py
