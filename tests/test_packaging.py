@@ -113,6 +113,12 @@ def test_the_wheel_holds_one_top_level_name_and_every_file_of_the_package(wheel:
     }
     assert {name for name in names if Path(name).suffix in SUFFIXES} == wanted
     assert not [name for name in names if name.startswith("sige_deploy/runtimes/cpp")]
+    swift = (
+        "runtimes/swift/Package.swift",
+        "plugins/coreml/SIGEConv.swift",
+        "plugins/kernels/metal/conv.metal",
+    )
+    assert {f"sige_deploy/{name}" for name in swift} <= set(names)
 
 
 def test_the_wheel_imports_from_where_it_is_installed(wheel: zipfile.ZipFile, tmp_path: Path) -> None:

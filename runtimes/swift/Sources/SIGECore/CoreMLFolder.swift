@@ -21,6 +21,8 @@ public struct CoreMLFolder: Sendable {
 
     /// Absolute path of the folder.
     public let root: String
+    /// SHA-256 of the manifest, hexadecimal: folders of the same id hold the same models.
+    public let id: String
     /// The number by which the layers know their context.
     public let context: Int
     /// Rows of each level, by id, of the model `edit-<k>.mlmodel`, the smallest first.
@@ -49,8 +51,8 @@ public struct CoreMLFolder: Sendable {
         guard (try? FileStatus(file))?.regular == true else {
             throw SigeError(.bundle, "bundle \(named(bundle.root)) has no Core ML models; \(CoreMLFolder.again).")
         }
-        let (folder, id, files) = try CoreMLFolder.parse(file, root)
-        if id != bundle.manifest.bundleID {
+        let (folder, built, files) = try CoreMLFolder.parse(file, root)
+        if built != bundle.manifest.bundleID {
             throw SigeError(
                 .bundle, "the models of \(named(root)) were built from another bundle; \(CoreMLFolder.again).")
         }
@@ -73,8 +75,11 @@ public struct CoreMLFolder: Sendable {
 
     private static func parse(_ path: String, _ root: String) throws -> (CoreMLFolder, String, [String: FileSpec]) {
         let json: JSON
+        let id: String
         do {
-            json = try JSON(parsing: contents(path))
+            let text = try contents(path)
+            id = SHA256Sum.hex(of: text)
+            json = try JSON(parsing: text)
         } catch let error as SystemError {
             throw SigeError(.bundle, "cannot read \(named(path)) (\(error.what)); \(again).")
         } catch let error as JSON.Mistake {
@@ -92,15 +97,17 @@ public struct CoreMLFolder: Sendable {
                 "\(named(path)) has schema_version \(found), this sige_deploy reads \(schemaVersion); \(again).")
         }
         do {
-            return try Value(json: json, place: "").object("CoreMLManifest") { try read($0, root) }
+            return try Value(json: json, place: "").object("CoreMLManifest") { try read($0, root, id) }
         } catch let error as Invalid {
             throw SigeError(.bundle, "\(named(path)) is not valid at \(error.place): \(error.what); \(again).")
         }
     }
 
-    private static func read(_ fields: Fields, _ root: String) throws -> (CoreMLFolder, String, [String: FileSpec]) {
+    private static func read(
+        _ fields: Fields, _ root: String, _ id: String
+    ) throws -> (CoreMLFolder, String, [String: FileSpec]) {
         _ = fields.find("schema_version")
-        let id = try fields.required("bundle").text()
+        let bundle = try fields.required("bundle").text()
         _ = try fields.find("precision")?.one(of: ["float16"])
         let context = try fields.required("context").integer(atLeast: 0)
         let buckets = try fields.required("buckets").list { bucket in
@@ -127,18 +134,19 @@ public struct CoreMLFolder: Sendable {
             throw fields.value.invalid("file name \(named(name)) is not a plain relative path inside the bundle")
         }
         let folder = CoreMLFolder(
-            root: root, context: context, buckets: buckets, inputs: inputs, outputs: outputs, arrays: arrays,
+            root: root, id: id, context: context, buckets: buckets, inputs: inputs, outputs: outputs, arrays: arrays,
             geometries: geometries, active: active, record: record.map { "\(root)/\($0)" }, recordInputs: recordInputs,
             recordOutputs: recordOutputs, recordRefused: refused)
-        return (folder, id, files)
+        return (folder, bundle, files)
     }
 
     private init(
-        root: String, context: Int, buckets: [[String: Int]], inputs: [TensorSpec], outputs: [TensorSpec],
+        root: String, id: String, context: Int, buckets: [[String: Int]], inputs: [TensorSpec], outputs: [TensorSpec],
         arrays: [String], geometries: [TableSpec], active: [String], record: String?, recordInputs: [String: String],
         recordOutputs: [String: String], recordRefused: String?
     ) {
         self.root = root
+        self.id = id
         self.context = context
         self.buckets = buckets
         self.inputs = inputs

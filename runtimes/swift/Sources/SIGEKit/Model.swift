@@ -22,7 +22,7 @@ final class Model: @unchecked Sendable {
     private let queue = DispatchQueue(label: "sige.model")
 
     /// Compiles the model of a file, unless that was done before, and loads it. key: folder name of the compiled models of
-    /// this bundle. Throws kind `runtime`.
+    /// this folder. Throws kind `runtime`.
     init(_ path: String, key: String, units: MLComputeUnits) async throws {
         let configuration = MLModelConfiguration()
         configuration.computeUnits = units

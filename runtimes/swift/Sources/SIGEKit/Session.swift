@@ -155,7 +155,7 @@ public actor Session {
             try Task.checkCancellation()
             progress?(Progress(what: "compile", done: done, total: files.count))
             do {
-                _ = try await Model.compile(file, key: manifest.bundleID)
+                _ = try await Model.compile(file, key: models.id)
             } catch {
                 throw SigeError(
                     .runtime,
@@ -168,7 +168,7 @@ public actor Session {
     private func model(_ file: String, _ progress: ProgressHandler?) async throws -> Model {
         if let known = loaded[file] { return known }
         progress?(Progress(what: "load", done: 0, total: 2))
-        let made = try await Model(file, key: manifest.bundleID, units: units)
+        let made = try await Model(file, key: models.id, units: units)
         loaded[file] = made
         return made
     }
