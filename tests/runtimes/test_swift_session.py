@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 import sige_deploy as sige
 from sige_deploy.bundle import Bundle, open_bundle
+from sige_deploy.coreml.manifest import read_models
 from sige_deploy.packaging import package
 
 pytest.importorskip("coremltools", reason="coremltools is not installed")
@@ -106,8 +108,6 @@ class Dense:
     """Results of the dense pass for the driver, in the order in which it asks for them."""
 
     def __init__(self, bundle: Bundle, folder: Path) -> None:
-        from sige_deploy.coreml.manifest import read_models
-
         self.folder, self.count = folder, 0
         self.names = {of: name for name, of in read_models(bundle)[1].record_outputs.items()}
         self.graph = onnxruntime.InferenceSession(bundle.path("record.onnx"))
@@ -148,8 +148,6 @@ def told(report: sige.Report, bundle: Bundle, bucket: int) -> str:
 
 
 def test_records_edits_and_commits_as_python(script: Script, bundle: Bundle, tmp_path: Path) -> None:
-    from sige_deploy.coreml.manifest import read_models
-
     buckets = read_models(bundle)[1].buckets
     dense = Dense(bundle, script.folder)
     first, mask = noise(1), np.zeros((SIZE, SIZE), bool)
@@ -264,3 +262,42 @@ def test_the_self_test_of_a_package_passes_and_finds_what_is_wrong(
     assert "edit 'output': " in answer and ("WRONG" in answer) == wrong
     assert "encode did not run" in answer
     assert "edit: sparse, " in answer
+
+
+def test_models_that_do_not_fit_are_refused_as_in_python(
+    swift_script: Script, bundle: Bundle, tmp_path: Path
+) -> None:
+    folders = []
+    for how in ("good", "none", "altered", "missing", "newer", "other", "not JSON", "invalid"):
+        copy = Path(shutil.copytree(bundle.root, tmp_path / how))
+        models = copy / "coreml" / "float16"
+        data = json.loads((models / "coreml.json").read_text())
+        if how == "none":
+            (models / "coreml.json").unlink()
+        elif how == "altered":
+            (models / "edit-0.mlmodel").write_bytes(b"other")
+        elif how == "missing":
+            (models / "edit-0.mlmodel").unlink()
+        elif how != "good":
+            changes = {
+                "newer": {"schema_version": 9},
+                "other": {"bundle": "0" * 64},
+                "invalid": {"context": -1},
+            }
+            text = json.dumps(data | changes.get(how, {}))
+            (models / "coreml.json").write_text(text if how in changes else text[:-1])
+        folders.append(copy)
+    expected = []
+    for folder in folders:
+        swift_script.add("models", folder)
+        try:
+            manifest = read_models(open_bundle(folder))[1]
+            expected.append(f"ok {manifest.context} {len(manifest.buckets)} {folder}")
+        except sige.BundleError as error:
+            expected.append(f"BundleError {error}")
+    answers = swift_script.run()
+    # The parser's reason is its own; a model is named by its path.
+    expected[0] = expected[0].replace(str(folders[0]), f"{folders[0]}/coreml/float16/record.mlpackage")
+    answers[6], expected[6] = (text.partition(" (")[0] for text in (answers[6], expected[6]))
+    assert answers == expected
+    assert len(set(expected)) == len(expected)
