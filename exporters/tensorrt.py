@@ -34,7 +34,6 @@ from sige_deploy.exporters.tensorrt_graph import for_tensorrt
 from sige_deploy.exporters.tensorrt_profiles import Profile, profiles, shapes
 from sige_deploy.exporters.tensorrt_targets import Target, choose
 from sige_deploy.exporters.versions import version
-from sige_deploy.kernels import Kernels
 from sige_deploy.manifest import FileSpec
 from sige_deploy.ops import DOMAIN
 
@@ -85,7 +84,6 @@ def build(
                 "'sige-deploy[tensorrt]'."
             )
     library, kernels = native.find_plugins()
-    Kernels(kernels)  # refuses another API version
     plugin = PluginSpec.of(library, kernels)
     tuned = profiles(opened.manifest)
     parent = opened.root / FOLDER
@@ -98,6 +96,7 @@ def build(
                 "capabilities": target.capabilities,
                 "gpu": target.gpu,
                 "plugin": str(library),
+                "kernels": str(kernels),
                 "plugin_sha256": [plugin.libsige_tensorrt, plugin.libsige_kernels],
                 "workspace": workspace,
                 "cache": str(Path(cache or default_folder()).absolute()),

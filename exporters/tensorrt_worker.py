@@ -19,8 +19,10 @@ from typing import Any
 
 from sige_deploy import files
 from sige_deploy.engines import TITLES, architecture
+from sige_deploy.errors import RuntimeFailure
 from sige_deploy.exporters.tensorrt_cache import EngineCache, key
 from sige_deploy.exporters.tensorrt_targets import MODULES
+from sige_deploy.kernels import Kernels
 
 Tell = Callable[..., None]
 _SENTENCE = 300  # characters of what TensorRT says
@@ -61,6 +63,10 @@ class Worker:
     def run(self) -> None:
         self.tell(version=self.trt.__version__)
         self._check_capabilities()
+        try:
+            Kernels(self.job["kernels"])  # refuses another API version
+        except RuntimeFailure as error:
+            raise Failed(str(error).rstrip(".")) from error
         registry = self.trt.get_plugin_registry()
         if registry.load_library(self.job["plugin"]) is None:
             raise Failed(f"{self.title} cannot load the plugins of '{self.job['plugin']}'{self._said()}")
