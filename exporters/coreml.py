@@ -79,7 +79,7 @@ def build(bundle: str | os.PathLike[str] | Bundle, *, progress: Progress | None 
         manifest = _manifest(opened, folder, model, sizes, context, _record(opened, folder))
         with files.replacing(folder / MANIFEST) as file:
             file.write(manifest.model_dump_json(indent=1, by_alias=True).encode() + b"\n")
-        _swap(folder, parent / NAME)
+        files.replace_folder(folder, parent / NAME)
     except OSError as error:
         raise BundleError(
             f"cannot write Core ML models to '{parent}' ({error.strerror}); make it writable and free space."
@@ -139,7 +139,7 @@ def _manifest(
             for layer in layers
         ],
         files={
-            path.relative_to(folder).as_posix(): _listed(path)
+            path.relative_to(folder).as_posix(): FileSpec.of(path)
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         },
@@ -165,23 +165,3 @@ _NAMES = ("base", "base_2", "k_base", "v_base", "scale_name", "shift_name")
 
 def _reads_active(layer: Layer) -> bool:
     return layer.op == "Scatter" or "k" in layer.inputs
-
-
-def _listed(path: Path) -> FileSpec:
-    files.sync_file(path)
-    return FileSpec(sha256=files.sha256(path), bytes=path.stat().st_size)
-
-
-def _swap(folder: Path, target: Path) -> None:
-    """Rename `folder` to `target`; former models there go when the new ones are in place."""
-    old = files.sibling(target)
-    if target.exists():
-        os.rename(target, old)
-    try:
-        os.rename(folder, target)
-    except OSError:
-        if old.exists():
-            os.rename(old, target)
-        raise
-    files.sync_folder(target.parent)
-    shutil.rmtree(old, ignore_errors=True)

@@ -113,12 +113,12 @@ def build(
             plugin=plugin,
             profiles=tuned,
             contents={f"{name}.engine": content for name, content in said.contents.items()},
-            files={path.name: _listed(path) for path in sorted(folder.iterdir())},
+            files={path.name: FileSpec.of(path) for path in sorted(folder.iterdir())},
             producer={name: version(name) for name in ("sige-deploy", "polygraphy", "onnx-ir")},
         )
         with files.replacing(folder / MANIFEST) as file:
             file.write(manifest.model_dump_json(indent=1).encode() + b"\n")
-        _swap(folder, parent / manifest.target)
+        files.replace_folder(folder, parent / manifest.target)
     except OSError as error:
         raise BundleError(
             f"cannot write engines to '{parent}' ({error.strerror}); make it writable and free space."
@@ -243,23 +243,3 @@ def _empty(scratch: Path) -> Path:
     folder = scratch / "empty"
     folder.mkdir()
     return folder
-
-
-def _listed(path: Path) -> FileSpec:
-    files.sync_file(path)
-    return FileSpec(sha256=files.sha256(path), bytes=path.stat().st_size)
-
-
-def _swap(folder: Path, target: Path) -> None:
-    """Rename `folder` to `target`; former engines there go when the new ones are in place."""
-    old = files.sibling(target)
-    if target.exists():
-        os.rename(target, old)
-    try:
-        os.rename(folder, target)
-    except OSError:
-        if old.exists():
-            os.rename(old, target)
-        raise
-    files.sync_folder(target.parent)
-    shutil.rmtree(old, ignore_errors=True)

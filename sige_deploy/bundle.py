@@ -155,7 +155,8 @@ class BundleWriter:
             whole = manifest.model_copy(update={"files": self._list_files()})
             with files.replacing(self.folder / MANIFEST) as out:
                 out.write(_to_json(whole))
-            _swap(self.folder, self.target)
+            _check_target(self.target)
+            files.replace_folder(self.folder, self.target)
         except OSError as error:
             raise BundleError(
                 f"cannot write the bundle '{self.target}' ({error.strerror}); "
@@ -166,9 +167,7 @@ class BundleWriter:
     def _list_files(self) -> dict[str, FileSpec]:
         listed: dict[str, FileSpec] = {}
         for file in sorted(p for p in self.folder.rglob("*") if p.is_file()):
-            files.sync_file(file)
-            name = file.relative_to(self.folder).as_posix()
-            listed[name] = FileSpec(sha256=files.sha256(file), bytes=file.stat().st_size)
+            listed[file.relative_to(self.folder).as_posix()] = FileSpec.of(file)
         for name in REQUIRED:
             if name not in listed:
                 raise BundleError(f"cannot finish bundle '{self.target}': '{name}' was not written.")
@@ -228,22 +227,6 @@ def _check_target(target: Path) -> None:
             raise BundleError(
                 f"'{file}' is not part of the bundle that would be replaced; move it or choose another path."
             )
-
-
-def _swap(folder: Path, target: Path) -> None:
-    """Rename `folder` to `target`, whose former contents go only when the new ones are there."""
-    old = files.sibling(target)
-    _check_target(target)
-    if target.exists():
-        os.rename(target, old)
-    try:
-        os.rename(folder, target)
-    except OSError:
-        if old.exists():
-            os.rename(old, target)
-        raise
-    files.sync_folder(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _read_json(root: Path) -> Any:

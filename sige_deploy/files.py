@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -36,6 +37,22 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 def sibling(path: Path) -> Path:
     """A new hidden name in the folder of `path`: a rename between the two stays on one file system."""
     return path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
+
+
+def replace_folder(folder: Path, target: Path) -> None:
+    """Rename `folder`, a `sibling`, to `target`, whose former contents go only when the new ones are
+    there; if that fails they are back in place. Raises OSError."""
+    old = sibling(target)
+    if target.exists():
+        os.rename(target, old)
+    try:
+        os.rename(folder, target)
+    except OSError:
+        if old.exists():
+            os.rename(old, target)
+        raise
+    sync_folder(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from sige_deploy import files
 
 SCHEMA_VERSION: Final = 1
 OP_SET_VERSION: Final = 1
@@ -36,6 +38,12 @@ class FileSpec(Spec):
 
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     bytes: Annotated[int, Field(ge=0)]
+
+    @classmethod
+    def of(cls, path: Path) -> FileSpec:
+        """Of a file that was just written: it is on the disk before it is listed. Raises OSError."""
+        files.sync_file(path)
+        return cls(sha256=files.sha256(path), bytes=path.stat().st_size)
 
 
 class InputSpec(Spec):

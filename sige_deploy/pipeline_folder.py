@@ -201,13 +201,13 @@ class PipelineWriter:
             for file in sorted(p for p in self.folder.rglob("*") if p.is_file()):
                 name = file.relative_to(self.folder).as_posix()
                 if name.split("/")[0] not in BUNDLES:
-                    files.sync_file(file)
-                    listed[name] = FileSpec(sha256=files.sha256(file), bytes=file.stat().st_size)
+                    listed[name] = FileSpec.of(file)
             ids = {name: bundle.id for name, bundle in bundles.items()}
             manifest = PipelineManifest(bundles=ids, files=listed, **fields)
             with files.replacing(self.folder / PIPELINE) as out:
                 out.write(manifest.model_dump_json(indent=1).encode() + b"\n")
-            _swap(self.folder, self.target)
+            _check_target(self.target)
+            files.replace_folder(self.folder, self.target)
         except OSError as error:
             raise BundleError(
                 f"cannot write the pipeline '{self.target}' ({error.strerror}); choose a folder that you can "
@@ -245,22 +245,6 @@ def _check_target(target: Path) -> None:
         return
     if not (target / PIPELINE).is_file():
         raise BundleError(f"'{target}' is not empty and is no pipeline; choose an empty or a new folder.")
-
-
-def _swap(folder: Path, target: Path) -> None:
-    """Rename `folder` to `target`, whose former contents go only when the new ones are there."""
-    old = files.sibling(target)
-    _check_target(target)
-    if target.exists():
-        os.rename(target, old)
-    try:
-        os.rename(folder, target)
-    except OSError:
-        if old.exists():
-            os.rename(old, target)
-        raise
-    files.sync_folder(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _manifest(root: Path) -> PipelineManifest:

@@ -94,17 +94,7 @@ def writing(folder: str | os.PathLike[str]) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         beside.mkdir()
         yield beside
-        old = files.sibling(target)
-        if target.exists():
-            os.rename(target, old)
-        try:
-            os.rename(beside, target)
-        except OSError:
-            if old.exists():
-                os.rename(old, target)
-            raise
-        files.sync_folder(target.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        files.replace_folder(beside, target)
     except OSError as error:
         raise CacheError(
             f"cannot write a run to '{target}' ({error.strerror}); choose a folder that you can write to."
