@@ -16,7 +16,7 @@ import onnx
 import onnx_ir
 from onnx import TensorProto, helper, numpy_helper
 from onnx.inliner import inline_local_functions
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from sige_deploy import files, ops
 from sige_deploy.bundle import Bundle, write_bundle
@@ -205,3 +205,28 @@ def _edit_model() -> onnx.ModelProto:
     ]
     outputs = [_float("rows.y", B, "P", OUT), _float("total", 1), _float("rows.h", B, "P", C)]
     return _model(helper.make_graph(nodes, "edit", graph_inputs, outputs, constants), [function])
+
+
+def damage_tables(folder: Path, how: str) -> None:
+    """Damage the geometry of a bundle in one of several ways, under checksums that fit."""
+    file = folder / "geometry.safetensors"
+    tables = load_file(file)
+    index = tables["conv3.y.index"]
+    if how == "no index":
+        del tables["conv3.y.index"]
+    elif how == "float index":
+        tables["conv3.y.index"] = index.astype(np.float64)
+    elif how == "out of range":
+        tables["conv3.y.index"] = index + 40
+    elif how == "no taps":
+        tables["conv3.y.index"] = index[:, :0].copy()
+    elif how == "weight":
+        tables["conv3.y.weight"] = np.full(index.shape, np.nan, np.float32)
+    elif how == "phase":
+        tables["conv3.y.phase"] = np.zeros(len(index), np.int32)
+    elif how == "other level":
+        tables["conv3.y.index"] = index[1:].copy()
+    save_file(tables, file)
+    if how == "truncated":
+        file.write_bytes(file.read_bytes()[:5])
+    rewrite_checksums(folder)

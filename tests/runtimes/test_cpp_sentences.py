@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import tiny
 from cpp_library import Script
-from safetensors.numpy import load_file, save_file
 
 import sige_deploy as sige
 
@@ -128,27 +126,7 @@ def test_damaged_tables_get_the_sentences_of_a_python_session(
     driver: Path, tiny_copy: Path, script: Script, python: Callable[[Path], sige.Session], how: str
 ) -> None:
     """Files that fit their checksums: whoever made the bundle made a mistake."""
-    file = tiny_copy / "geometry.safetensors"
-    tables = load_file(file)
-    index = tables["conv3.y.index"]
-    if how == "no index":
-        del tables["conv3.y.index"]
-    elif how == "float index":
-        tables["conv3.y.index"] = index.astype(np.float64)
-    elif how == "out of range":
-        tables["conv3.y.index"] = index + 40
-    elif how == "no taps":
-        tables["conv3.y.index"] = index[:, :0].copy()
-    elif how == "weight":
-        tables["conv3.y.weight"] = np.full(index.shape, np.nan, np.float32)
-    elif how == "phase":
-        tables["conv3.y.phase"] = np.zeros(len(index), np.int32)
-    elif how == "other level":
-        tables["conv3.y.index"] = index[1:].copy()
-    save_file(tables, file)
-    if how == "truncated":
-        file.write_bytes(file.read_bytes()[:5])
-    tiny.rewrite_checksums(tiny_copy)
+    tiny.damage_tables(tiny_copy, how)
     script.add(f"open {tiny_copy}").set(**BASE).call("record").set(**EDIT).call("edit")
     answer = script.run(driver)[-1]
     with python(tiny_copy) as session:
