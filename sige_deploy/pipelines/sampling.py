@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from sige_deploy.errors import InputError, RuntimeFailure
+from sige_deploy.pipelines.arguments import checked_count, checked_seed
 
 #: By name: class in diffusers, and what its configuration gets.
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -35,12 +37,10 @@ class Sampler:
     def __init__(self, name: str, config: Mapping[str, Any], steps: int, seed: int) -> None:
         if name not in SCHEDULERS:
             raise InputError(f"there is no scheduler {name!r}; use {', '.join(SCHEDULERS)}.")
-        if not isinstance(steps, int) or steps < 1:
-            raise InputError(f"steps is a count, 1 or more, not {steps!r}.")
-        self.name, self.steps, self.seed = name, steps, seed
+        steps = checked_count("steps", steps, "a count, 1 or more", lambda n: n > 0)
+        self.name, self.steps, self.seed = name, steps, checked_seed(seed)
         self._new = self._made(name, config, steps)
-        scheduler = self._new
-        self.timesteps = np.array([float(t) for t in scheduler.timesteps], np.float32)
+        self.timesteps = np.array([float(t) for t in self._new.timesteps], np.float32)
         if len(self.timesteps) != steps:
             raise InputError(
                 f"scheduler '{name}' makes {len(self.timesteps)} steps of {steps}; choose another count."
@@ -50,14 +50,11 @@ class Sampler:
     def _made(self, name: str, config: Mapping[str, Any], steps: int) -> Any:
         diffusers, _ = _packages()
         kind, settings = SCHEDULERS[name]
-        known = {key: value for key, value in config.items() if not key.startswith("_")}
+        taken = inspect.signature(getattr(diffusers, kind)).parameters  # others have entries of their own
+        known = {key: value for key, value in config.items() if key in taken}
         scheduler = getattr(diffusers, kind).from_config({**known, **settings})
-        try:
-            scheduler.set_timesteps(steps)
-        except ValueError as error:
-            raise InputError(
-                f"scheduler '{name}' has no {steps} steps ({str(error).split('.')[0]}); choose fewer."
-            ) from error
+        if not _divided(scheduler, steps):
+            raise InputError(f"scheduler '{name}' has no {steps} steps; choose fewer.")
         return scheduler
 
     def _scales(self) -> tuple[np.ndarray, np.ndarray]:
@@ -124,6 +121,20 @@ class Walk:
         other = Walk.__new__(Walk)
         other._sampler, other._scheduler = self._sampler, copy.deepcopy(self._scheduler, memo)
         return other
+
+
+def _divided(scheduler: Any, steps: int) -> bool:
+    """Whether a scheduler can be set to so many steps; then it is. Some take counts for which they make steps
+    that coincide or lie outside of the schedule."""
+    trained = scheduler.config.num_train_timesteps
+    if steps > trained:
+        return False
+    try:
+        scheduler.set_timesteps(steps)
+    except ValueError:
+        return False
+    times = np.array(scheduler.timesteps.tolist())
+    return bool(times.max() < trained and (np.diff(times) < 0).all())
 
 
 def _packages() -> tuple[Any, Any]:

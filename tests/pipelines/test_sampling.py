@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import re
+
 import diffusers
 import numpy as np
 import pytest
@@ -94,5 +97,25 @@ def test_what_is_refused() -> None:
             Sampler("ddim", CONFIG, steps, 0)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="choose fewer"):
         Sampler("lcm", CONFIG, 60, 0)
-    with pytest.raises(InputError, match="choose fewer"):
-        Sampler("ddim", CONFIG, 1001, 0)
+    for name, steps in (("ddim", 1001), ("euler", 10_000), ("dpm++2m", 1000), ("ddim", 1000)):
+        with pytest.raises(InputError, match=f"'{re.escape(name)}' has no {steps} steps; choose fewer"):
+            Sampler(name, {**CONFIG, "steps_offset": 1}, steps, 0)
+    for seed in (1 << 63, 0.5, "1", True):
+        with pytest.raises(InputError, match="seed is a whole number of 63 bits, not"):
+            Sampler("ddim", CONFIG, 4, seed)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_any_count_of_steps(name: str) -> None:
+    for steps in (1, 2, 3, 7, 50) if name == "lcm" else (1, 2, 3, 7, 50, 333, 999):
+        sampler = Sampler(name, CONFIG, steps, 0)
+        assert np.isfinite(sampler.signal).all() and (np.diff(sampler.noise) < 0).all()
+        assert (sampler.signal[-1], sampler.noise[-1]) == (1, 0)
+
+
+def test_settings_of_other_schedulers_are_left_out(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("diffusers"), "propagate", True)
+    Sampler("ddim", {**CONFIG, "skip_prk_steps": True, "_class_name": "PNDMScheduler"}, 4, 0)
+    assert not caplog.records
