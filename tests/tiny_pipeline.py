@@ -70,8 +70,9 @@ def vae() -> AutoencoderKL:
     return network
 
 
-def write(folder: Path, xl: bool = False, **settings: Any) -> Path:
-    """A Stable Diffusion pipeline, or with `xl` a Stable Diffusion XL one; settings: of the UNet."""
+def write(folder: Path, xl: bool = False, tokens: int = TOKENS, **settings: Any) -> Path:
+    """A Stable Diffusion pipeline, or with `xl` a Stable Diffusion XL one. tokens: of a prompt. settings: of
+    the UNet."""
     unet(**(SDXL if xl else {}) | settings).save_pretrained(folder / "unet")
     vae().save_pretrained(folder / "vae")
     DDIMScheduler(prediction_type="v_prediction").save_pretrained(folder / "scheduler")
@@ -88,22 +89,22 @@ def write(folder: Path, xl: bool = False, **settings: Any) -> Path:
         torch.manual_seed(3 + i)
         config = CLIPTextConfig(
             vocab_size=2 * len(WORDS) + 2, hidden_size=10 if xl else 12, intermediate_size=16,
-            num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=TOKENS, projection_dim=10,
+            num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=tokens, projection_dim=10,
             bos_token_id=0, eos_token_id=1,
         )  # fmt: skip
         kind = CLIPTextModelWithProjection if suffix else CLIPTextModel
         kind(config).eval().save_pretrained(folder / f"text_encoder{suffix}")
         index[f"text_encoder{suffix}"] = ["transformers", kind.__name__]
         index[f"tokenizer{suffix}"] = ["transformers", "CLIPTokenizer"]
-        _write_tokenizer(folder / f"tokenizer{suffix}")
+        _write_tokenizer(folder / f"tokenizer{suffix}", tokens)
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder
 
 
-def _write_tokenizer(folder: Path) -> None:
+def _write_tokenizer(folder: Path, tokens: int) -> None:
     folder.mkdir()
     words = ["<|startoftext|>", "<|endoftext|>", *(f"{w}</w>" for w in WORDS)]
     (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
-    settings = {"model_max_length": TOKENS, "tokenizer_class": "CLIPTokenizer"}
+    settings = {"model_max_length": tokens, "tokenizer_class": "CLIPTokenizer"}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sige_deploy.errors import InputError, StateError
+from sige_deploy.errors import StateError
 from sige_deploy.masks import difference_to_mask, dilate
+from sige_deploy.pipelines.arguments import checked_count, checked_number
 from sige_deploy.pipelines.parts import Conditions, Denoiser
 from sige_deploy.pipelines.pictures import to_network
 from sige_deploy.pipelines.sampling import Walk
@@ -73,8 +74,11 @@ class Draft:
 
         threshold: share 0 to 1 of the difference's range; None for Otsu's. Raises InputError.
         """
-        if grow < 0:
-            raise InputError(f"grow is a count of latents, 0 or more, not {grow}.")
+        widest = max(self.difference.shape)
+        grow = checked_count("grow", grow, f"a count of latents, 0 to {widest}", lambda n: 0 <= n <= widest)
+        if threshold is not None:
+            share = "a share of the difference's range, 0 to 1, or None for Otsu's"
+            threshold = checked_number("threshold", threshold, share, lambda x: 0 <= x <= 1)
         return dilate(difference_to_mask(self.difference, threshold), grow)
 
 
@@ -134,5 +138,4 @@ class Edit:
         )
         encoded = recording.run.tracks["vae_encoder"].outputs(0)["mean"][0].astype(np.float32)
         recording.run.tensors["encoded"] = encoded
-        recording.version += 1
-        self._version = recording.version - 1
+        recording.changed()

@@ -10,6 +10,7 @@ import numpy as np
 
 from sige_deploy.errors import InputError
 from sige_deploy.inputs import as_numpy
+from sige_deploy.pipelines.arguments import checked_number
 from sige_deploy.session import Session
 
 Arrays = dict[str, np.ndarray]
@@ -70,6 +71,16 @@ class Parts:
     def controlled(self) -> bool:
         """Whether the UNet takes a picture to follow."""
         return any(spec.name == "control" for spec in self.unet.bundle.manifest.inputs)
+
+    def checked_guidance(self, guidance: Any) -> float:
+        """Raises InputError for what is no number, and where the UNet has no halves to be weighed."""
+        weight = checked_number("guidance", guidance, "a finite number")
+        if self.batch == 1 and weight != 1:
+            raise InputError(
+                f"guidance {weight:g} needs both halves of guidance, and this pipeline was exported with a "
+                "batch of 1; leave guidance out, or export it with a batch of 2."
+            )
+        return weight
 
     def dtype(self, session: Session, name: str) -> str:
         """Of an input."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from sige_deploy.errors import InputError
 from sige_deploy.pipeline_folder import read_pipeline
+from sige_deploy.pipelines.arguments import checked_number, checked_text
 from sige_deploy.pipelines.parts import Conditions, Denoiser, Parts
 from sige_deploy.pipelines.pictures import checked_picture, from_network, to_network
 from sige_deploy.pipelines.progress import OnStep, Step, report
@@ -88,9 +89,9 @@ class DiffusionPipeline:
         prompt: what the picture shows. picture: uint8 [H, W, 3] or a Pillow image; None: it is made from the
         prompt. scheduler: one of "ddim", "euler", "dpm++2m", "lcm"; None for the pipeline's own, or ddim
         where that is none of these. steps, seed: of the run; edits have the same. guidance: of prompts over
-        `negative`; None for 7.5, with lcm 1. strength: of a given picture, the share of the steps that is
-        recorded: edits cannot use more. control: a picture for the ControlNet, control_scale its weight.
-        budget: where states are kept.
+        `negative`; None for 7.5, and for 1 with lcm or a UNet's batch of 1. strength: of a given picture, the
+        share of the steps that is recorded: edits cannot use more. control: a picture for the ControlNet,
+        control_scale its weight. budget: where states are kept.
 
         Every step runs the whole UNet once. Of a given picture, the recorded latents are the picture's own,
         with the noise of each step, so what no edit touches stays the picture. Raises InputError,
@@ -99,13 +100,15 @@ class DiffusionPipeline:
         parts = self.parts
         name = scheduler or self._own_scheduler()
         sampler = Sampler(name, parts.scheduler, steps, seed)
-        weight = guidance if guidance is not None else GUIDANCE if name in GUIDED else 1.0
+        steps, seed = sampler.steps, sampler.seed
+        weight = GUIDANCE if name in GUIDED and parts.batch > 1 else 1.0
+        weight = weight if guidance is None else parts.checked_guidance(guidance)
+        prompt, negative = checked_text("prompt", prompt), checked_text("negative", negative)
         given = None if picture is None else checked_picture(picture, *parts.size)
-        if not 0 < strength <= 1 or (given is None and strength != 1):
-            raise InputError(
-                "strength is a share of the steps, above 0 and up to 1, and 1 without a picture; not "
-                f"{strength}."
-            )
+        strength = checked_number(
+            "strength", strength, "a share of the steps, above 0 and up to 1, and 1 without a picture",
+            lambda x: 0 < x <= 1 and (given is not None or x == 1),
+        )  # fmt: skip
         start = steps - max(1, min(round(steps * strength), steps))
         key = {
             **self._key(name),
@@ -223,6 +226,7 @@ class DiffusionPipeline:
         if control is None:
             return {}
         followed = checked_picture(control, *parts.size, "control")
+        scale = checked_number("control_scale", scale, "a finite number")
         dtype = parts.dtype(parts.unet, "control_scale")
         return {"control": control_input(parts, followed), "control_scale": np.full(1, scale, dtype)}
 

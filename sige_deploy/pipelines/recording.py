@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from sige_deploy.errors import InputError, StateError
 from sige_deploy.masks import difference_mask
+from sige_deploy.pipelines.arguments import checked_count, checked_number, checked_seed, checked_text
 from sige_deploy.pipelines.edit import Draft, Edit, Totals
 from sige_deploy.pipelines.parts import Arrays, Conditions, Denoiser, Parts
 from sige_deploy.pipelines.pictures import (
@@ -29,6 +31,7 @@ from sige_deploy.runs.drift import Drift
 from sige_deploy.runs.run import Run
 
 FEATHER = 4  # pixels
+_VERSIONS = itertools.count()  # of all recordings
 
 
 class Recording:
@@ -40,7 +43,7 @@ class Recording:
 
     def __init__(self, parts: Parts, run: Run, sampler: Sampler) -> None:
         self.parts, self.run, self.sampler = parts, run, sampler
-        self.version = 0  # changes with every commit
+        self.version = next(_VERSIONS)  # of its state, to which edits and drafts belong
         self._denoiser = Denoiser(parts)
         self._draft: Draft | None = None
 
@@ -130,7 +133,7 @@ class Recording:
         pixels, latents = self._masks(mask)
         start = self._start_of(strength)
         conditions = self._conditions(prompt, negative, guidance, control)
-        noise = self.sampler.gaussian(self.parts.latent, seed)
+        noise = self.sampler.gaussian(self.parts.latent, None if seed is None else checked_seed(seed))
         clean = self.run.tensors["latents"][-1]
         begun = self.sampler.start(noise) if start == 0 else self.sampler.add_noise(clean, noise, start)
         z = np.where(latents, begun, self.run.tensors["latents"][start])
@@ -156,13 +159,13 @@ class Recording:
         they are. `Draft.mask` shows the region, `text_edit(draft=...)` goes on from there. A draft of the
         same arguments is not run again before the next commit. Raises InputError, Cancelled.
         """
-        if not 0 < warmup <= 1:
-            raise InputError(f"warmup is a share of the steps, above 0 and up to 1, not {warmup}.")
+        share = "a share of the steps, above 0 and up to 1"
+        warmup = checked_number("warmup", warmup, share, lambda x: 0 < x <= 1)
+        first = self._kept(keep)
         if keep + warmup > 1 + 1e-9:
             raise InputError(
                 f"keep {keep} and warmup {warmup} are shares of the same steps, together at most 1."
             )
-        first = self._kept(keep)
         count = min(max(1, round(warmup * len(self.steps))), self.steps.stop - first)
         conditions = self._conditions(prompt, negative, guidance, None)
         key = (self.version, prompt, negative, conditions.guidance, first, count)
@@ -195,10 +198,12 @@ class Recording:
         `guidance`. threshold, grow: of the region found, see `Draft.mask`. An empty region leaves the picture
         as it is. Raises InputError, StateError for a draft of before a commit, Cancelled.
         """
-        if draft is not None and draft.version != self.version:
-            raise StateError("the recording has changed since this draft was made; draft again.")
         if draft is None and prompt is None:
             raise InputError("a text edit needs a prompt or a draft.")
+        if draft is not None:
+            self._check_draft(draft, prompt)
+        if union and mask is None:
+            raise InputError("union puts the region found beside a mask; give a mask, or leave union out.")
         factor = self.parts.factor
         if mask is not None and not union:
             words = prompt if prompt is not None else draft.prompt if draft is not None else ""
@@ -231,7 +236,11 @@ class Recording:
     def undo(self) -> None:
         """Take the last commit back, bit for bit. Raises StateError where there is none."""
         self.run.undo()
-        self.version += 1
+        self.changed()
+
+    def changed(self) -> None:
+        """The state is another one: edits and drafts of before are void."""
+        self.version = next(_VERSIONS)
 
     def drift(self) -> dict[str, Drift]:
         """How far the states are from a fresh record of their inputs, in dB by network; takes as long as
@@ -259,9 +268,20 @@ class Recording:
         pixels = checked_mask(mask, *self.parts.size)
         return pixels, to_latents(pixels, self.parts.factor)
 
+    def _check_draft(self, draft: Any, prompt: str | None) -> None:
+        if not isinstance(draft, Draft):
+            raise InputError(f"draft is what Recording.draft returns, not {draft!r}.")
+        if draft.version != self.version:
+            raise StateError("the recording has changed since this draft, or is another one; draft again.")
+        if prompt not in (None, draft.prompt):
+            raise InputError(
+                f"the draft is for the prompt {draft.prompt!r}, not {prompt!r}; leave the prompt out, or "
+                "draft again."
+            )
+
     def _start_of(self, strength: float) -> int:
-        if not 0 < strength <= 1:
-            raise InputError(f"strength is a share of the noise, above 0 and up to 1, not {strength}.")
+        share = "a share of the noise, above 0 and up to 1"
+        strength = checked_number("strength", strength, share, lambda x: 0 < x <= 1)
         total = self.sampler.steps
         start = total - max(1, min(round(total * strength), total))
         if start < self.steps.start:
@@ -273,8 +293,8 @@ class Recording:
 
     def _kept(self, keep: float) -> int:
         """The first step after a share that is left as recorded."""
-        if not 0 <= keep < 1:
-            raise InputError(f"keep is a share of the steps, 0 or more and below 1, not {keep}.")
+        share = "a share of the steps, 0 or more and below 1"
+        keep = checked_number("keep", keep, share, lambda x: 0 <= x < 1)
         return min(self.steps.start + round(keep * len(self.steps)), self.steps.stop - 1)
 
     def _conditions(
@@ -282,8 +302,8 @@ class Recording:
     ) -> Conditions:
         key = self.run.key
         text = self.parts.condition(
-            str(key["prompt"]) if prompt is None else prompt,
-            str(key["negative"]) if negative is None else negative,
+            str(key["prompt"]) if prompt is None else checked_text("prompt", prompt),
+            str(key["negative"]) if negative is None else checked_text("negative", negative),
         )
         given: Arrays = {}
         if self.parts.controlled:
@@ -296,7 +316,7 @@ class Recording:
                 given["control"] = control_input(self.parts, followed)
         elif control is not None:
             raise InputError("this pipeline has no ControlNet; leave control out.")
-        weight = float(key["guidance"]) if guidance is None else guidance
+        weight = float(key["guidance"]) if guidance is None else self.parts.checked_guidance(guidance)
         return Conditions(self._denoiser.placed(text), weight, self._denoiser.placed(given))
 
     def _inpainted(
@@ -343,8 +363,10 @@ class Recording:
         prompt: str | None = None,
     ) -> Edit:
         """Denoise latents [C, h, w] of step `start` inside the mask."""
-        if feather < 0:
-            raise InputError(f"feather is a width in pixels, 0 or more, not {feather}.")
+        widest = max(self.parts.size)
+        feather = checked_count(
+            "feather", feather, f"a width in pixels, 0 to {widest}", lambda n: 0 <= n <= widest
+        )
         recorded = self.run.tensors["latents"]
         trajectory = recorded.copy()
         picture = self.picture

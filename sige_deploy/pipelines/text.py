@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sige_deploy.errors import RuntimeFailure
+from sige_deploy.errors import InputError, RuntimeFailure
 from sige_deploy.pipeline_folder import Pipeline
 from sige_deploy.runtimes.onnxruntime_session import create, translated
 
@@ -75,7 +75,13 @@ class Prompts:
             path = self._folder.root / folder
             self._tokenizers[folder] = CLIPTokenizer.from_pretrained(path, local_files_only=True)
         tokenizer = self._tokenizers[folder]
-        ids = tokenizer(prompt, padding="max_length", max_length=length, truncation=True)["input_ids"]
+        ids = tokenizer(prompt, padding="max_length", max_length=length, verbose=False)["input_ids"]
+        if len(ids) > length:
+            kept = tokenizer.decode(ids[: length - 1], skip_special_tokens=True)
+            raise InputError(
+                f"the prompt has {len(ids) - 2} tokens and this pipeline reads {length - 2}, up to "
+                f"'...{kept[-30:]}'; shorten it."
+            )
         return np.array([ids], np.int64)
 
     def _run(self, path: Path, feeds: Arrays) -> Arrays:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sige_deploy.errors import CacheError, StateError
+from sige_deploy.errors import CacheError, InputError, StateError
 from sige_deploy.runs import saved
 from sige_deploy.runs.drift import Drift
 from sige_deploy.runs.state import Layout, State
@@ -52,6 +52,8 @@ class Run:
         key: Mapping[str, Any],
         budget: Budget | None = None,
     ) -> None:
+        if budget is not None and not isinstance(budget, Budget):
+            raise InputError(f"budget is a sige_deploy.Budget, not {budget!r}.")
         self.budget = budget or Budget()
         self.key = dict(key)
         self.tensors: Arrays = {}

@@ -15,13 +15,14 @@ from sige_deploy.pipelines.pipeline import DiffusionPipeline, open_pipeline
 from sige_deploy.pipelines.recording import Recording
 
 SIZE = 32
+TOKENS = 12  # of a prompt: ten letters and both ends
 WORDS = "a", "cat", "dog", "red"
 
 
 @pytest.fixture(scope="session")
 def source_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As diffusers writes it, with a tokenizer that can spell WORDS."""
-    folder = tiny_pipeline.write(tmp_path_factory.mktemp("pipeline") / "source")
+    folder = tiny_pipeline.write(tmp_path_factory.mktemp("pipeline") / "source", tokens=TOKENS)
     ends = "<|startoftext|>", "<|endoftext|>"
     pieces = dict.fromkeys(piece for word in WORDS for piece in (*word[:-1], f"{word[-1]}</w>"))
     vocabulary = {piece: number for number, piece in enumerate((*ends, *pieces))}

@@ -323,7 +323,7 @@ def _cancelling(make: Make, after: int) -> Make:
 def test_mistakes_are_one_sentence(
     pipeline: DiffusionPipeline, recording: Recording, mask: np.ndarray
 ) -> None:
-    picture = recording.picture
+    picture, wanted = recording.picture, KINDS["inpaint"](recording, mask).picture
     wrong: list[Callable[[], object]] = [
         lambda: recording.sdedit(picture[:8]),
         lambda: recording.sdedit(picture, mask[:8]),
@@ -338,6 +338,30 @@ def test_mistakes_are_one_sentence(
         lambda: recording.text_edit("a", keep=0.6, warmup=0.5),
         lambda: recording.text_edit("a", mask, keep=-0.1),
         lambda: recording.text_edit("a", grow=-1),
+        lambda: recording.text_edit("a", grow=0.5),
+        lambda: recording.text_edit("a", threshold="low"),
+        lambda: recording.text_edit("a", warmup="short"),
+        lambda: recording.text_edit("a", union=True),
+        lambda: recording.text_edit(draft=3),
+        lambda: recording.text_edit("a dog", draft=recording.draft("a")),
+        lambda: recording.text_edit("a dog and a cat"),
+        lambda: recording.text_edit(7, mask),
+        lambda: recording.sdedit(picture, mask.astype(np.uint8)),
+        lambda: recording.sdedit("painted.png"),
+        lambda: recording.sdedit(picture, mask, strength=float("nan")),
+        lambda: recording.sdedit(picture, mask, strength=None),
+        lambda: recording.sdedit(picture, mask, guidance=float("nan")),
+        lambda: recording.sdedit(picture, mask, feather=2.5),
+        lambda: recording.sdedit(picture, mask, feather=1000),
+        lambda: recording.inpaint(mask, seed=1 << 70),
+        lambda: recording.inpaint(None),
+        lambda: pipeline.record("a", steps=10_000),
+        lambda: pipeline.record("a", seed="7"),
+        lambda: pipeline.record("a", guidance=float("inf")),
+        lambda: pipeline.record(None),
+        lambda: pipeline.record("a", negative=("dog",)),
+        lambda: pipeline.record("a", picture=picture, strength=float("nan")),
+        lambda: pipeline.record("a", budget={"host": 0}),
         lambda: pipeline.record("a", steps=0),
         lambda: pipeline.record("a", scheduler="pndm"),
         lambda: pipeline.record("a", strength=0.5),
@@ -349,3 +373,20 @@ def test_mistakes_are_one_sentence(
             call()
         text = str(caught.value)
         assert "\n" not in text and text.endswith("."), (number, text)
+    np.testing.assert_array_equal(KINDS["inpaint"](recording, mask).picture, wanted)
+
+
+def test_long_prompts_are_not_cut(pipeline: DiffusionPipeline) -> None:
+    sentence = r"12 tokens and this pipeline reads 10, up to '\.\.\..*cat a c'; shorten it\."
+    with pytest.raises(InputError, match=sentence):
+        pipeline.record("a cat a cat a cat", steps=1)
+
+
+def test_drafts_and_edits_belong_to_one_recording(
+    pipeline: DiffusionPipeline, recording: Recording, mask: np.ndarray
+) -> None:
+    with pipeline.record("a cat", steps=4, seed=8, guidance=2.0) as other:
+        draft = other.draft("a red dog")
+        with pytest.raises(StateError, match="draft again"):
+            recording.text_edit(draft=draft)
+        assert other.text_edit(draft=draft, mask=mask, union=True).picture.shape == (SIZE, SIZE, 3)
