@@ -12,7 +12,7 @@ from sige_deploy.errors import RuntimeFailure
 if TYPE_CHECKING:
     from sige_deploy.devices.memory import Memory
 
-API_VERSION = 5
+API_VERSION = 6
 CPU, CUDA = 0, 1
 
 _SENTENCE = 512  # bytes

@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SIGE_API_VERSION 5
+#define SIGE_API_VERSION 6
 #define SIGE_WORKSPACE_ALIGNMENT 256
 
 #if defined(_WIN32) && defined(SIGE_BUILDING)
@@ -107,9 +107,9 @@ typedef struct sige_gather_args {
 
 typedef struct sige_conv_args {
   sige_source source;
-  const void* weight;      /* [taps, channels / group, outputs], or what sige_conv_pack made of it;
-                              CUDA, not depthwise: weight to residual and out are aligned to 16 bytes */
-  const void* bias;        /* [outputs] or NULL */
+  const void* weight;      /* [taps, channels / group, outputs], gated [.., .., 2 * outputs], or what sige_conv_pack
+                              made of it; CUDA, not depthwise: weight to residual and out are aligned to 16 bytes */
+  const void* bias;        /* [outputs], gated [2 * outputs], or NULL */
   const void* embedding;   /* [embedding_batch, outputs] or NULL */
   const void* multiplier;  /* [batch, targets, outputs] or NULL: times the sum of product, bias and embedding */
   const void* residual;    /* [batch, targets, outputs] or NULL: added after the multiplier */
@@ -118,6 +118,11 @@ typedef struct sige_conv_args {
   int32_t embedding_batch; /* 1 or batch */
   int32_t activation;      /* sige_activation of the result */
   float alpha;
+  float norm_epsilon;      /* above 0: products are divided by the deviation of their row, sqrt(variance over the channels
+                              of rows + norm_epsilon); no table, affine or activation of the source, group 1 */
+  int32_t gated;           /* 1: what product and bias give has 2 * outputs columns, and the last `outputs` of them, after
+                              `gate`, multiply the first; no embedding, group 1 */
+  int32_t gate;            /* sige_activation, not SIGE_LEAKY_RELU */
   int32_t allow_tf32;      /* CUDA, float32: products of 10-bit mantissas; misses the tolerance of docs/ops.md */
   void* out;               /* [batch, targets, outputs] */
 } sige_conv_args;
@@ -148,6 +153,8 @@ typedef struct sige_attention_args {
   int32_t heads;
   int32_t dk;
   int32_t dv;
+  /* Elements from row to row where an array is part of a wider one; 0: they lie one behind the other. */
+  int32_t q_stride, k_stride, v_stride, k_base_stride, v_base_stride;
   float scale; /* 0 means 1 / sqrt(dk) */
   void* out;   /* [batch, fresh, heads * dv] */
 } sige_attention_args;
