@@ -121,6 +121,38 @@ def random(seed: int, dtype: type, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
+def widened(
+    inputs: Mapping[str, np.ndarray | None], heads: int, together: bool = False, seed: int = 0
+) -> tuple[dict[str, np.ndarray | None], dict[str, int]]:
+    """Attention's inputs as parts of wider ones, other channels around them, and the attributes that say so.
+
+    `together` puts q, k and v side by side into one array.
+    """
+    rng = np.random.default_rng(seed)
+    wide = dict(inputs)
+    attributes = {
+        "dk": inputs["k_base"].shape[2] // heads,
+        "dv": inputs["v_base"].shape[2] // heads,
+    }
+
+    def put(names: list[str]) -> None:
+        parts: list[np.ndarray] = []
+        shape, dtype = inputs[names[0]].shape[:2], inputs[names[0]].dtype
+        for name in names:
+            parts.append(rng.standard_normal((*shape, rng.integers(0, 9))).astype(dtype))
+            attributes[f"{name}_offset"] = sum(part.shape[2] for part in parts)
+            parts.append(inputs[name])
+        parts.append(rng.standard_normal((*shape, rng.integers(0, 9))).astype(dtype))
+        wide.update(dict.fromkeys(names, np.concatenate(parts, axis=2)))
+
+    given = [name for name in ("q", "k", "v") if inputs[name] is not None]
+    for names in [given] if together else [[name] for name in given]:
+        put(names)
+    put(["k_base"])
+    put(["v_base"])
+    return wide, attributes
+
+
 def model_of(
     op_type: str,
     inputs: Mapping[str, np.ndarray | None],

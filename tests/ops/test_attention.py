@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from sige_deploy.errors import InputError
 from sige_deploy.ops.attention import attention
 
-from .helpers import DTYPES, PROFILE, assert_close, model_of, optimized_ops, pixels, random, run_function
+from .helpers import (
+    DTYPES,
+    PROFILE,
+    assert_close,
+    model_of,
+    optimized_ops,
+    pixels,
+    random,
+    run_function,
+    widened,
+)
 
 
 def make_inputs(
@@ -41,6 +51,7 @@ def make_inputs(
     dv=st.integers(1, 5),
     scale=st.sampled_from([None, 0.0, 0.5]),
     crossing=st.booleans(),
+    wide=st.sampled_from(["no", "apart", "together"]),
 )
 def test_function_agrees(
     data: st.DataObject,
@@ -52,13 +63,19 @@ def test_function_agrees(
     dv: int,
     scale: float | None,
     crossing: bool,
+    wide: str,
 ) -> None:
     active = data.draw(pixels(count))
     inputs = make_inputs(dtype, batch, count, active, heads * dk, heads * dv)
     if crossing:
         inputs |= dict.fromkeys(("k", "v", "active"))
     attributes = {"heads": heads} | ({} if scale is None else {"scale": scale})
-    assert_close(run_function("Attention", inputs, attributes), attention(**inputs, **attributes))
+    expected = attention(**inputs, **attributes)
+    if wide != "no":
+        inputs, parts = widened(inputs, heads, together=wide == "together")
+        attributes |= parts
+        np.testing.assert_array_equal(attention(**inputs, **attributes), expected)
+    assert_close(run_function("Attention", inputs, attributes), expected)
 
 
 @pytest.mark.parametrize("step", [1, 3])
@@ -119,6 +136,15 @@ def test_keys_are_not_transposed_by_copy(tmp_path: Path) -> None:
         ({"k_base": np.zeros((1, 3, 6), np.float32)}, "k_base its channels"),
         ({"active": None}, "k, v and active must be given together"),
         ({"k_base": np.zeros((1, 3, 4), np.float16)}, "k_base must be float32 as q is"),
+        ({"dk": 2}, "dk and dv must both be positive or both be 0, got 2 and 0"),
+        ({"dk": -1, "dv": -1}, "dk and dv must both be positive or both be 0, got -1 and -1"),
+        ({"dk": 1, "dv": 1, "v_offset": -1}, "offsets must be at least 0, got -1"),
+        ({"k_base_offset": 2}, "offsets need dk and dv, got an offset of 2 without them"),
+        (
+            {"dk": 1, "dv": 1, "v_offset": 3},
+            "v must have channels 3 to 5, for 2 heads, got 4 channels",
+        ),
+        ({"dk": 1, "dv": 1, "k": np.zeros((1, 2, 4), np.float32)}, "k must have the batch and rows of q"),
     ],
 )
 def test_mistakes(change: dict, message: str) -> None:

@@ -175,6 +175,10 @@ def test_overload_decides_the_body() -> None:
         for present, activation, pad_value in itertools.product(range(8), ops.ACTIVATIONS, (0.0, 1.0))
     ]
     variants += [variant("Attention", 0, heads=heads, scale=s) for heads in (1, 8) for s in (0.0, 0.1, 0.2)]
+    variants += [
+        variant("Attention", 0, heads=heads, q_offset=offset, dk=dk, dv=2 * dk)
+        for heads, offset, dk in itertools.product((1, 8), (0, 3), (2, 4))
+    ]
     for function in variants:
         text = content(function)
         assert seen.setdefault((function.name, function.overload), text) == text
@@ -206,7 +210,7 @@ def test_functions_declare_every_attribute() -> None:
     function = ops.function_for(
         ir.node("Attention", [ir.Value(name=n) for n in "abcdef"], {"heads": 1}, domain=ops.DOMAIN)
     )
-    assert set(function.attributes) == {"heads", "scale"}
+    assert set(function.attributes) == set(ops.SIGNATURES["Attention"].attributes)
     assert function.attributes["heads"].value is None
     assert function.attributes["scale"].value == 0.0
     assert function.opset_imports == {"": ops.OPSET}
@@ -220,6 +224,8 @@ def test_functions_declare_every_attribute() -> None:
         ("Conv", "sige", 4, {}, "Conv needs input 'weight'"),
         ("Scatter", "sige", 4, {}, r"Scatter takes at most 3 inputs \(base, rows, active\)"),
         ("Attention", "sige", 6, {}, "Attention needs attribute 'heads'"),
+        ("Attention", "sige", 6, {"heads": 1, "dk": 2}, "dk and dv must both be positive or both be 0"),
+        ("Attention", "sige", 6, {"heads": 1, "v_offset": 2}, "offsets need dk and dv, got an offset of 2"),
         ("Gather", "sige", 4, {"group": 2}, "Gather has no attribute 'group'"),
         ("Gather", "sige", 4, {"activation": "swish"}, "no activation 'swish'"),
         ("Gather", "sige", 3, {}, "Gather takes base, halo, table together or not at all"),
