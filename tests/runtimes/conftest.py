@@ -60,13 +60,6 @@ def prefix(needs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def sanitized_prefix(needs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built for AddressSanitizer and UBSan."""
-    folder = tmp_path_factory.mktemp("sanitized")
-    return installed(needs, folder, "-DCMAKE_BUILD_TYPE=Sanitize", "-DSIGE_INSTRUCTION_SETS=none")
-
-
-@pytest.fixture(scope="session")
 def driver(prefix: Path) -> Path:
     return driver_of(prefix)
 

@@ -209,24 +209,31 @@ def test_threads_take_turns_and_a_thousand_edits_take_no_memory(
     assert int(growth.split()[1]) < 256 << 10
 
 
-@pytest.mark.xdist_group("cpp sanitized")  # its build goes beside the other
-def test_it_runs_clean_under_sanitizers(
-    sanitized_prefix: Path, tiny_path: Path, script: Script, tmp_path: Path
-) -> None:
-    base, file = tiny.inputs(), tmp_path / "state"
-    script.add("open /nowhere", f"open {tiny_path}").set(**base).call("record")
-    for inputs in (tiny.edited(base, *BOX), tiny.edited(base, *WIDE), base):
-        script.set(**inputs).call("edit").add("commit")
-    script.add(f"save {file}", f"load {file}", f"load {tiny_path / 'weights.safetensors'}")
-    script.set(image=base["image"][:1]).call("edit").set(**tiny.edited(base, *BOX)).add(
-        "threads 3", "repeat 20"
+def test_what_is_missing_for_a_gpu_is_said(driver: Path, tiny_path: Path, script: Script) -> None:
+    wanted = []
+    for device, runtime in (
+        ("cuda:x", "onnxruntime"),
+        ("tpu", "onnxruntime"),
+        ("cpu", "none"),
+        ("cpu", "tensorrt"),
+    ):
+        with pytest.raises(sige.SigeError) as caught:
+            sige.open(tiny_path, device=device, runtime=runtime)
+        wanted.append(f"{type(caught.value).__name__} {caught.value}")
+        script.add(f"open {tiny_path} {device} {runtime}")
+    script.add(
+        f"open {tiny_path} cuda:0",
+        f"open {tiny_path} cuda:0 tensorrt",
+        f"open {tiny_path} cpu onnxruntime cuda",
     )
-    answers = script.run(driver_of(sanitized_prefix), UBSAN_OPTIONS="halt_on_error=1")
-    wanted = ["BundleError", *["ok"] * 9, "CacheError", "InputError", "ok", "ok"]
-    assert [a.split()[0] for a in answers] == wanted
-    build(ROOT / "examples" / "cpp" / "edit", tmp_path / "edit", f"-DCMAKE_PREFIX_PATH={sanitized_prefix}")
-    said_by_it = run(tmp_path / "edit" / "edit", tiny_path, tmp_path / "outputs").splitlines()
-    assert [line.split(":")[0] for line in said_by_it] == ["record", "sparse"]
+    script.add(f"open {tiny_path}", "place cuda").set(**tiny.inputs()).add("record /nowhere")
+    answers = script.all_answers(driver)
+    assert answers[: len(wanted)] == wanted
+    said = [answer for answer in answers[len(wanted) :] if not answer.startswith("ok")]
+    assert [answer.split()[0] for answer in said] == ["RuntimeFailure"] * 2 + ["InputError"] * 2
+    assert "needs libsige with CUDA" in said[0] and "needs libsige with TensorRT" in said[1]
+    assert "outputs on a GPU need a session on one" in said[2]
+    assert "'image' lies on a GPU, and this session runs on the CPU" in said[3]
 
 
 @pytest.fixture(scope="module")

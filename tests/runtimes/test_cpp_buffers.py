@@ -1,5 +1,6 @@
 """What the C++ library does on a GPU, done on host memory and on a stand-in for CUDA: equal bits with its
-sessions on the CPU from the same recorded state, and the reports and sentences of those."""
+sessions on the CPU from the same recorded state, and the reports and sentences of those; all of it built for
+AddressSanitizer and UBSan."""
 
 from __future__ import annotations
 
@@ -12,30 +13,42 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-from cpp_library import ROOT, Arrays, Script, build
+from cpp_library import ROOT, Arrays, Script, build, run
 from test_engines import PLUGIN, VERSION, write_engines
 
 import sige_deploy as sige
 from sige_deploy.engines import PluginSpec, check_engine, find_engine, read_engine
 
-pytestmark = pytest.mark.xdist_group("cpp")  # the builds are made once
+pytestmark = pytest.mark.xdist_group("cpp buffers")  # the build is made once
 BOX, WIDE = (slice(3, 6), slice(4, 9)), (slice(0, 16), slice(0, 23))
 CUDA = any(
     Path(folder, "cuda_runtime_api.h").is_file() for folder in ("/usr/local/cuda/include", "/usr/include")
 )
 needs_cuda = pytest.mark.skipif(not CUDA, reason="needs CUDA's headers")
-DEVICES = ["cpu", pytest.param("cuda:0", marks=needs_cuda)]
-
-
-def built(needs: list[str], prefix: Path, folder: Path) -> Path:
-    """The driver with a GPU's devices, on the host."""
-    build(ROOT / "tests" / "runtimes" / "cpp_buffers", folder, f"-DCMAKE_PREFIX_PATH={prefix}", *needs)
-    return folder / "driver"
+DEVICES = ["buffers", pytest.param("cuda:0", marks=needs_cuda)]
 
 
 @pytest.fixture(scope="module")
-def buffers(needs: list[str], prefix: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return built(needs, prefix, tmp_path_factory.mktemp("buffers"))
+def driver(needs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The driver with a GPU's devices, on the host; the example of edits lies beside it."""
+    folder = tmp_path_factory.mktemp("buffers")
+    settings = "-DCMAKE_BUILD_TYPE=Sanitize", "-DSIGE_INSTRUCTION_SETS=none"
+    build(ROOT / "tests" / "runtimes" / "cpp_buffers", folder, *needs, *settings)
+    return folder / "driver"
+
+
+@pytest.fixture(
+    scope="module", params=["two_inputs", "bilinear_pools", "grid_attention", "island_flip", "pixel_shuffle"]
+)
+def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A bundle, and what it was exported from."""
+    pytest.importorskip("torch")
+    from zoo.registry import ZOO
+
+    entry, path = ZOO[request.param], tmp_path_factory.mktemp("network") / "bundle"
+    config = sige.SparseConfig(dense_above=0.8, **entry.config)
+    sige.export(entry.module(), entry.example_inputs(), path, spatial=list(entry.spatial), config=config)
+    return path, entry
 
 
 def random_edits(
@@ -56,10 +69,10 @@ def random_edits(
 
 
 def both(
-    script: Script, driver: Path, buffers: Path, device: str, path: Path, recorded: Arrays,
+    script: Script, driver: Path, device: str, path: Path, recorded: Arrays,
     edits: list[tuple[Arrays, np.ndarray | None]],
 ) -> tuple[list[str], list[str]]:  # fmt: skip
-    """The answers of the CPU's driver and of a device's to a record and edits, each from the state that the
+    """The answers of sessions on the CPU and on a device to a record and edits, each from the state that the
     first one had then, and committed; the second's calls come after the first's in `script`."""
     scripts = [Script(script.folder / name) for name in ("one", "other")]
     for number, (one, target) in enumerate(zip(scripts, ("cpu", device))):
@@ -69,7 +82,7 @@ def both(
             one.add(f"load {script.folder}/state{i}" if number else f"save {script.folder}/state{i}")
             one.add("nomask") if mask is None else one.mask(mask)
             one.set(**inputs).call("edit").add("commit", f"save {one.folder}/committed{i}")
-    answers = [one.run(where) for one, where in zip(scripts, (driver, buffers))]
+    answers = [one.run(driver) for one in scripts]
     outputs = sige.open_bundle(path).manifest.outputs
     made = [one.outputs(outputs) for one in scripts]
     close(*(results[0] for results in made))  # here weights are laid out anew, not folded
@@ -78,7 +91,7 @@ def both(
         (close if how == "dense" else same)(ours, theirs)
         states = [arrays_of(one.folder / f"committed{i}") for one in scripts]
         (close if how == "dense" else same)(*states)
-    return answers[0], [answer.replace(f"onnxruntime {device}", "onnxruntime cpu") for answer in answers[1]]
+    return answers[0], [answer.replace(device, "cpu") for answer in answers[1]]
 
 
 def arrays_of(file: Path) -> Arrays:
@@ -100,9 +113,7 @@ def close(wanted: Arrays, got: Arrays) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_all_paths_of_the_tiny_network(
-    driver: Path, buffers: Path, tiny_path: Path, script: Script, device: str
-) -> None:
+def test_all_paths_of_the_tiny_network(driver: Path, tiny_path: Path, script: Script, device: str) -> None:
     base = tiny.inputs()
     small, free = tiny.edited(base, *BOX), {**base, "offset": base["offset"] + 1}
     mask = np.zeros((tiny.H, tiny.W), bool)
@@ -112,43 +123,33 @@ def test_all_paths_of_the_tiny_network(
         ({**small, "offset": free["offset"]}, None), (tiny.edited(base, *WIDE), mask),
         (tiny.edited(base, *WIDE), np.zeros_like(mask)),
     ]  # fmt: skip
-    one, other = both(script, driver, buffers, device, tiny_path, base, edits)
+    one, other = both(script, driver, device, tiny_path, base, edits)
     assert one == other
     assert {answer.split()[1] for answer in one} >= {"record", "sparse", "dense", "reuse"}
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(
-    "network", ["two_inputs", "bilinear_pools", "grid_attention", "island_flip", "pixel_shuffle"]
-)
 def test_random_edits_of_networks(
-    driver: Path, buffers: Path, script: Script, device: str, network: str
+    driver: Path, script: Script, device: str, network: tuple[Path, Any]
 ) -> None:
     """Masks resampled between inputs of different sizes, weights, attention, dense islands, phases."""
-    pytest.importorskip("torch")
-    from zoo.registry import ZOO
-
-    entry, path, rng = ZOO[network], script.folder / "bundle", np.random.default_rng(1)
-    config = sige.SparseConfig(dense_above=0.8, **entry.config)
-    sige.export(entry.module(), entry.example_inputs(), path, spatial=list(entry.spatial), config=config)
+    (path, entry), rng = network, np.random.default_rng(1)
     given = {name: tensor.numpy() for name, tensor in entry.example_inputs().items()}
     edits = random_edits(given, entry.spatial[0], rng)
-    one, other = both(script, driver, buffers, device, path, given, edits)
+    one, other = both(script, driver, device, path, given, edits)
     assert one == other
     assert {answer.split()[1] for answer in one} >= {"record", "sparse", "dense", "reuse"}
 
 
 @needs_cuda
-def test_captured_graphs_of_few_buckets_are_kept(
-    driver: Path, buffers: Path, tiny_path: Path, script: Script
-) -> None:
+def test_captured_graphs_of_few_buckets_are_kept(driver: Path, tiny_path: Path, script: Script) -> None:
     """The second edit of a size is captured, later ones are launched, and the least recently used go."""
     base = tiny.inputs()
     small, wide = tiny.edited(base, *BOX), tiny.edited(base, slice(0, 9), slice(0, 9))
     script.add(f"open {tiny_path} cuda:0").set(**base).call("record")
     for inputs in (small, small, small, wide, wide, small):
         script.set(**inputs).call("edit").add("report")
-    plenty = [answer for answer in script.run(buffers) if "|" not in answer]
+    plenty = [answer for answer in script.run(driver) if "|" not in answer]
     # The look at the inputs is captured at the second edit, the edit of a size at its second.
     assert [answer.split()[2:] for answer in plenty] == [
         ["direct", "0"], ["captured", "2"], ["captured", "2"],
@@ -158,15 +159,13 @@ def test_captured_graphs_of_few_buckets_are_kept(
     for i in (2, 3, 6):
         same(results[1], results[i])
     same(results[4], results[5])
-    scarce = [answer for answer in script.run(buffers, BUDGET="1") if "|" not in answer]
+    scarce = [answer for answer in script.run(driver, BUDGET="1") if "|" not in answer]
     assert {answer.split()[3] for answer in scarce} <= {"0", "1"}
     assert scarce[-1].split()[2] == "captured"
 
 
 @needs_cuda
-def test_inputs_and_outputs_on_the_device(
-    driver: Path, buffers: Path, tiny_path: Path, script: Script
-) -> None:
+def test_inputs_and_outputs_on_the_device(driver: Path, tiny_path: Path, script: Script) -> None:
     base = tiny.inputs()
     small = tiny.edited(base, *BOX)
     mask = np.zeros((tiny.H, tiny.W), bool)
@@ -174,7 +173,7 @@ def test_inputs_and_outputs_on_the_device(
     for place, outputs in (("host", ""), ("cuda", ""), ("cuda", "cuda")):
         script.add(f"open {tiny_path} cuda:0 onnxruntime {outputs}", f"place {place}", "nomask")
         script.set(**base).call("record").set(**small).call("edit").mask(mask).call("edit").add("threads 3")
-    answers = script.run(buffers)
+    answers = script.run(driver)
     third = len(answers) // 3
     assert answers[:third] == answers[third : 2 * third] == answers[2 * third :]
     assert answers[third - 1] == "ok 3"
@@ -186,7 +185,7 @@ def test_inputs_and_outputs_on_the_device(
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_mistakes_leave_the_session_as_it_was(
-    driver: Path, buffers: Path, tiny_path: Path, script: Script, device: str
+    driver: Path, tiny_path: Path, script: Script, device: str
 ) -> None:
     base = tiny.inputs()
     edited = tiny.edited(base, *BOX)
@@ -208,49 +207,20 @@ def test_mistakes_leave_the_session_as_it_was(
         return one.outputs(sige.open_bundle(tiny_path).manifest.outputs)
 
     ours, theirs = calls("one", "cpu"), calls("other", device)
-    wanted, got = ours.run(driver), theirs.run(buffers)
-    assert [answer.replace("onnxruntime cuda:0", "onnxruntime cpu") for answer in got] == wanted
+    wanted, got = ours.run(driver), theirs.run(driver)
+    assert [answer.replace(device, "cpu") for answer in got] == wanted
     assert [answer.split()[0] for answer in got].count("InputError") == 5
     for one, other in zip(made(ours), made(theirs), strict=True):
         close(one, other)
 
 
-def test_what_is_missing_for_a_gpu_is_said(
-    driver: Path, buffers: Path, tiny_path: Path, script: Script
-) -> None:
-    wanted = []
-    for device, runtime in (
-        ("cuda:x", "onnxruntime"),
-        ("tpu", "onnxruntime"),
-        ("cpu", "none"),
-        ("cpu", "tensorrt"),
-    ):
-        with pytest.raises(sige.SigeError) as caught:
-            sige.open(tiny_path, device=device, runtime=runtime)
-        wanted.append(f"{type(caught.value).__name__} {caught.value}")
-        script.add(f"open {tiny_path} {device} {runtime}")
-    script.add(
-        f"open {tiny_path} cuda:0",
-        f"open {tiny_path} cuda:0 tensorrt",
-        f"open {tiny_path} cpu onnxruntime cuda",
-    )
-    script.add(f"open {tiny_path}", "place cuda").set(**tiny.inputs()).add("record /nowhere")
-    answers = script.all_answers(driver)
-    assert answers[: len(wanted)] == wanted
-    said = [answer for answer in answers[len(wanted) :] if not answer.startswith("ok")]
-    assert [answer.split()[0] for answer in said] == ["RuntimeFailure"] * 2 + ["InputError"] * 2
-    assert "needs libsige with CUDA" in said[0] and "needs libsige with TensorRT" in said[1]
-    assert "outputs on a GPU need a session on one" in said[2]
-    assert "'image' lies on a GPU, and this session runs on the CPU" in said[3]
-
-
 @needs_cuda
 def test_onnxruntime_without_cuda_is_refused_as_in_python(
-    buffers: Path, tiny_path: Path, script: Script
+    driver: Path, tiny_path: Path, script: Script
 ) -> None:
     with pytest.raises(sige.RuntimeFailure) as caught:
         sige.open(tiny_path, device="cuda:1")
-    answers = script.add(f"open {tiny_path} cuda:1").all_answers(buffers)
+    answers = script.add(f"open {tiny_path} cuda:1").all_answers(driver)
     assert answers == [f"RuntimeFailure {caught.value}"]
 
 
@@ -308,7 +278,7 @@ WRONG_ENGINES = {
 
 @pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
 def test_engines_are_refused_with_the_sentences_of_python(
-    buffers: Path, tiny_copy: Path, script: Script, flavour: Any
+    driver: Path, tiny_copy: Path, script: Script, flavour: Any
 ) -> None:
     bundle, wanted = sige.open_bundle(tiny_copy), []
     plugin = PluginSpec.model_validate(PLUGIN)
@@ -322,7 +292,7 @@ def test_engines_are_refused_with_the_sentences_of_python(
             wanted.append("ok done")
         except sige.SigeError as error:
             wanted.append(f"{type(error).__name__} {error}")
-        script.lines = [f"open {tiny_copy} cpu tensorrt"]
+        script.lines = [f"open {tiny_copy} buffers tensorrt"]
         target = (
             flavour,
             VERSION,
@@ -331,24 +301,28 @@ def test_engines_are_refused_with_the_sentences_of_python(
             plugin.libsige_tensorrt,
             plugin.libsige_kernels,
         )
-        said = script.all_answers(buffers, TARGET=" ".join(map(str, target)))
+        said = script.all_answers(driver, TARGET=" ".join(map(str, target)))
         assert said == [wanted[-1]], how
         shutil.rmtree(tiny_copy / "tensorrt")
     assert wanted.count("ok done") == 1
 
 
-@pytest.mark.xdist_group("cpp sanitized")
-def test_it_runs_clean_under_sanitizers(
-    needs: list[str], sanitized_prefix: Path, tiny_path: Path, script: Script, tmp_path: Path
-) -> None:
-    buffers = built(needs, sanitized_prefix, tmp_path / "sanitized")
+def test_all_calls_in_a_row(driver: Path, tiny_path: Path, script: Script, tmp_path: Path) -> None:
+    """One process goes from device to device."""
     base = tiny.inputs()
-    for device in ["cpu", "cuda:0 onnxruntime cuda"] if CUDA else ["cpu"]:
-        script.add(f"open {tiny_path} {device}", f"place {'host' if device == 'cpu' else 'cuda'}")
-        script.set(**base).call("record")
+    for device in ["cpu", "buffers", *(["cuda:0 onnxruntime cuda"] if CUDA else [])]:
+        script.add("open /nowhere", f"open {tiny_path} {device}")
+        script.add(f"place {'cuda' if 'cuda' in device else 'host'}").set(**base).call("record")
         for inputs in (tiny.edited(base, *BOX), tiny.edited(base, *WIDE), base):
             script.set(**inputs).call("edit").call("edit").add("commit")
         script.add(f"save {tmp_path / 'state'}", f"load {tmp_path / 'state'}", "threads 3")
+        script.add(f"load {tiny_path / 'weights.safetensors'}")
         script.set(image=base["image"][:1]).add("edit /nowhere").set(**base).add("repeat 20")
-    answers = script.run(buffers, UBSAN_OPTIONS="halt_on_error=1")
-    assert {answer.split()[0] for answer in answers} == {"ok", "InputError"}
+    answers = script.run(driver)
+    turn = ["BundleError", *["ok"] * 14, "CacheError", "InputError", "ok"]
+    assert [answer.split()[0] for answer in answers] == turn * (2 + CUDA)
+
+
+def test_the_example(driver: Path, tiny_path: Path, tmp_path: Path) -> None:
+    said_by_it = run(driver.with_name("edit"), tiny_path, tmp_path / "outputs").splitlines()
+    assert [line.split(":")[0] for line in said_by_it] == ["record", "sparse"]

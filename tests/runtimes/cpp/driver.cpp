@@ -112,7 +112,7 @@ struct Script {
       words >> options.device >> options.runtime >> outputs;  // as they are where the line names none
       if (outputs == "cuda") options.outputs = sige::Place::CUDA;
 #ifdef SIGE_DRIVER_CUDA
-      if (options.device != "cpu") options.stream = stream_of(options.device);
+      if (options.device.rfind("cuda", 0) == 0) options.stream = stream_of(options.device);
 #endif
       session = std::make_unique<sige::Session>(sige::Session::open(argument, options));
     } else if (command == "set") {

@@ -1,5 +1,5 @@
-// In place of device.cpp: "cpu" is the device of a GPU on host memory, "cuda:0" the same on a stand-in for CUDA; others
-// are what they are. Runtime "tensorrt" checks the bundle's engines for what TARGET names: flavour, version,
+// In place of device.cpp, with two devices more: "buffers" is the device of a GPU on host memory, "cuda:0" the same on a
+// stand-in for CUDA. There runtime "tensorrt" checks the bundle's engines for what TARGET names: flavour, version,
 // capability, API version, digests of the plugins and the kernels.
 #include <cstdlib>
 #include <sstream>
@@ -8,9 +8,12 @@
 #include "device_native.h"
 #include "engine_folder.h"
 #include "ort_cuda.h"
-#ifdef SIGE_DRIVER_CUDA
+#ifdef SIGE_WITH_CUDA
 #include "fake_gpu.h"
 #endif
+#define make_device make_usual_device
+#include "device.cpp"
+#undef make_device
 
 namespace sige {
 
@@ -24,11 +27,11 @@ static void check_engines(const Bundle& bundle) {
 }
 
 std::unique_ptr<Device> make_device(const Bundle& bundle, const Options& options) {
-  if (options.runtime == "tensorrt") check_engines(bundle);
-#ifdef SIGE_DRIVER_CUDA
+#ifdef SIGE_WITH_CUDA
   if (options.device == "cuda:0") return fake_gpu(bundle, options);
 #endif
-  if (options.device != "cpu") return cuda_device(bundle, options);
+  if (options.device != "buffers") return make_usual_device(bundle, options);
+  if (options.runtime == "tensorrt") check_engines(bundle);
   const auto memory = std::make_shared<HostMemory>();
   return std::make_unique<NativeDevice>(bundle, memory, ort_on_buffers(bundle, memory, 0, options.threads),
                                         std::make_unique<Direct>(), options.outputs);
