@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import onnx_ir
 
 ACTIVATIONS = ("identity", "relu", "leaky_relu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh")
+GATES = tuple(name for name in ACTIVATIONS if name != "leaky_relu")
+"""What may gate a Conv: activations without a slope."""
 
 
 def activation(name: str, x: np.ndarray, alpha: float = 0.01) -> np.ndarray:

@@ -55,6 +55,13 @@ class Body:
         """Adds a standard node; a `Ref` attribute refers to the function's attribute of that name."""
         return self._tape.op(op_type, inputs, {k: self._convert(k, v) for k, v in attributes.items()})
 
+    def halves(self, value: onnx_ir.Value, axis: int) -> tuple[onnx_ir.Value, onnx_ir.Value]:
+        """The first and the second half of one axis."""
+        first, second = self._tape.op_multi_out(
+            "Split", [value], {"axis": axis, "num_outputs": 2}, num_outputs=2
+        )
+        return first, second
+
     def integers(self, *values: int) -> onnx_ir.Value:
         """A constant int64 vector."""
         return self.op("Constant", value_ints=values)

@@ -4,11 +4,13 @@ Without a table it is a linear layer, or 1x1 convolution, of rows."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sige_deploy.ops.activation import activation, activation_nodes
+from sige_deploy.errors import ExportError
+from sige_deploy.ops.activation import GATES, activation, activation_nodes
 from sige_deploy.ops.body import Body, Ref
 from sige_deploy.ops.checks import require, require_shape
 from sige_deploy.ops.gather import (
@@ -40,6 +42,8 @@ CONV = Signature(
         "alpha_in": 0.01,
         "activation_out": "identity",
         "alpha_out": 0.01,
+        "norm_epsilon": 0.0,
+        "gate": "",
         "early": 0,
     },
     together=SOURCE,
@@ -67,27 +71,39 @@ def conv(
     alpha_in: float = 0.01,
     activation_out: str = "identity",
     alpha_out: float = 0.01,
+    norm_epsilon: float = 0.0,
+    gate: str = "",
     early: int = 0,
 ) -> np.ndarray:
     """activation_out((gathered @ weight + bias + embedding) * multiplier + residual); defined in docs/ops.md.
 
+    With norm_epsilon above 0, gathered @ weight is divided by the deviation of the row; with a gate, the last
+    Cout columns of product and bias, activated, multiply the first.
+
     rows [B, P, C1] and base [B, N, C1] are float32 or float16, rows_2 [B, P, C2] and base_2 [B, N, C2] too,
     Cin = C1 + C2; halo int32 [Q] and table int32 [R, K]; bases, halo and table are None where every target
     reads its own row (R = P, K = 1); weight [K, Cin/group, Cout]; bias [Cout]; scale and shift
-    [B or 1, 1, Cin]; embedding [B or 1, 1, Cout]; residual and multiplier [B, R, Cout].
+    [B or 1, 1, Cin]; embedding [B or 1, 1, Cout]; residual and multiplier [B, R, Cout]. With a gate,
+    weight is [K, Cin, 2 * Cout] and bias [2 * Cout].
     Returns [B, R, Cout] in the dtype of `rows`; accumulates in float64.
     Raises InputError for shapes, dtypes or indices that do not fit.
     """
+    given = {"base": base, "scale": scale, "shift": shift, "rows_2": rows_2, "embedding": embedding}
+    present = {name for name, array in given.items() if array is not None}
+    fault = _fault(norm_epsilon, gate, activation_in, group, present)
+    require(fault is None, f"Conv {fault}.")
     rows, base = side_by_side(rows, base, rows_2, base_2, 1)
     taps = wide_taps(rows, base, halo, table, scale, shift, activation_in, alpha_in, 1, 0.0)
     batch, targets, kernel, channels = taps.shape
-    outputs = weight.shape[-1]
+    columns = weight.shape[-1]
     require(
-        group >= 1 and channels % group == 0 and outputs % group == 0,
-        f"group must divide {channels} input and {outputs} output channels, got {group}.",
+        group >= 1 and channels % group == 0 and columns % group == 0,
+        f"group must divide {channels} input and {columns} output channels, got {group}.",
     )
-    require_shape("weight", weight, rows, (kernel, channels // group, outputs))
-    require_shape("bias", bias, rows, (outputs,))
+    require_shape("weight", weight, rows, (kernel, channels // group, columns))
+    require_shape("bias", bias, rows, (columns,))
+    require(not gate or columns % 2 == 0, f"weight must have 2 * Cout columns for a gate, got {columns}.")
+    outputs = columns // 2 if gate else columns
     require_shape("embedding", embedding, rows, (1, 1, outputs), (batch, 1, outputs))
     for name, value in (("residual", residual), ("multiplier", multiplier)):
         require_shape(name, value, rows, (batch, targets, outputs))
@@ -95,17 +111,43 @@ def conv(
     y = np.einsum(
         "brkgc,kcgo->brgo",
         taps.reshape(batch, targets, kernel, group, channels // group),
-        weight.astype(np.float64).reshape(kernel, channels // group, group, outputs // group),
+        weight.astype(np.float64).reshape(kernel, channels // group, group, columns // group),
         optimize=True,
-    ).reshape(batch, targets, outputs)
+    ).reshape(batch, targets, columns)
+    if norm_epsilon > 0:
+        y = y / np.sqrt(taps.var(axis=3) + norm_epsilon)
     for addend in (bias, embedding):
         if addend is not None:
             y = y + addend
+    if gate:
+        y = y[..., :outputs] * activation(gate, y[..., outputs:])
     if multiplier is not None:
         y = y * multiplier
     if residual is not None:
         y = y + residual
     return activation(activation_out, y, alpha_out).astype(rows.dtype)
+
+
+def _fault(
+    norm_epsilon: float, gate: str, activation_in: str, group: int, present: Collection[str]
+) -> str | None:
+    """What is wrong with a row norm or gate next to the other attributes and the inputs in `present`."""
+    if not norm_epsilon >= 0:
+        return f"takes a norm_epsilon of 0 or more, got {norm_epsilon}"
+    if gate and gate not in GATES:
+        return f"takes a gate out of {', '.join(GATES)} or none, got {gate!r}"
+    excluded = [name for name in ("base", "scale", "shift", "rows_2") if name in present]
+    if activation_in != "identity":
+        excluded.append("activation_in")
+    if norm_epsilon > 0 and excluded:
+        return f"takes no {excluded[0]} where it has a norm_epsilon"
+    if gate and "embedding" in present:
+        return "takes no embedding where it has a gate"
+    if (norm_epsilon > 0 or gate) and group != 1:
+        return (
+            f"takes a group of 1 where it has a {'norm_epsilon' if norm_epsilon > 0 else 'gate'}, got {group}"
+        )
+    return None
 
 
 def function_for(node: onnx_ir.Node) -> onnx_ir.Function:
@@ -114,10 +156,18 @@ def function_for(node: onnx_ir.Node) -> onnx_ir.Function:
     Raises ExportError if the node is not a valid Conv.
     """
     body = Body(CONV, node)
+    epsilon, gate = body.attribute("norm_epsilon"), body.attribute("gate")
+    fault = _fault(
+        epsilon, gate, body.attribute("activation_in"), body.attribute("group"), CONV.present(node)
+    )
+    if fault is not None:
+        raise ExportError(f"sige::Conv {fault} (node {node.name!r}).")
     if body.has("table"):
         x = source_nodes(body, "activation_in", "alpha_in", 0.0)
     else:
         x = rows_nodes(body, fresh_nodes(body), "activation_in", "alpha_in")
+    if epsilon > 0:
+        x = _normed(body, x)
     grouping = _grouping(body)
     y = {"": _plain, "depthwise": _depthwise, "group": _grouped}[grouping](body, x)
 
@@ -127,13 +177,17 @@ def function_for(node: onnx_ir.Node) -> onnx_ir.Function:
         for name in addends[1:]:
             total = body.op("Add", total, body.input(name))
         y = body.op("Add", y, total)
+    if gate:
+        y, opened = body.halves(y, 2)
+        y = body.op("Mul", y, activation_nodes(body, gate, opened, ""))
     rows = [name for name in ("multiplier", "residual") if body.has(name)]
     for name in rows:
         y = body.op("Mul" if name == "multiplier" else "Add", y, body.input(name))
     name = body.attribute("activation_out")
     y = activation_nodes(body, name, y, "alpha_out")
     source, out = source_overload(body, "activation_in"), "" if name == "identity" else f"out_{name}"
-    return body.close(y, ".".join(filter(None, (source, *addends, *rows, out, grouping))))
+    norm, gated = "norm" if epsilon > 0 else "", f"gate_{gate}" if gate else ""
+    return body.close(y, ".".join(filter(None, (source, norm, *addends, gated, *rows, out, grouping))))
 
 
 def _grouping(body: Body) -> str:
@@ -143,6 +197,18 @@ def _grouping(body: Body) -> str:
     weight = body.node.inputs[CONV.inputs.index("weight")]
     shape = None if weight is None else weight.shape
     return "depthwise" if shape is not None and shape[1] == 1 and shape[2] == group else "group"
+
+
+def _normed(body: Body, x: onnx_ir.Value) -> onnx_ir.Value:
+    """Rows divided by their deviation, in float32; they are narrower than most products, so cheaper to divide."""
+    import onnx_ir as ir
+
+    wide, axis = body.op("Cast", x, to=ir.DataType.FLOAT), body.integers(2)
+    centred = body.op("Sub", wide, body.op("ReduceMean", wide, axis, keepdims=1))
+    variance = body.op("ReduceMean", body.op("Mul", centred, centred), axis, keepdims=1)
+    epsilon = body.op("Constant", value_float=Ref("norm_epsilon"))
+    deviation = body.op("Sqrt", body.op("Add", variance, epsilon))
+    return body.op("CastLike", body.op("Div", wide, deviation), x)
 
 
 def _plain(body: Body, x: onnx_ir.Value) -> onnx_ir.Value:

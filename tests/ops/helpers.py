@@ -13,12 +13,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from sige_deploy import ops
+from sige_deploy.ops.activation import GATES
 
 TOLERANCE = {"float32": 2e-5, "float16": 5e-3}
 PROFILE = settings(max_examples=150, derandomize=True, deadline=None, database=None)
 
 DTYPES = st.sampled_from([np.float32, np.float16])
 ACTIVATION = st.sampled_from(ops.ACTIVATIONS)
+GATE = st.sampled_from(GATES)
 OWN_ROWS = st.sampled_from([False, False, True])
 """Whether a Gather or Conv has no table."""
 
@@ -287,6 +289,42 @@ def conv_inputs(
         if data.draw(st.booleans(), label=name):
             inputs[name] = random(seed, dtype, *shape)
     return two_sources(inputs, data.draw(st.integers(0, channels - 1), label="two"))
+
+
+def gated_inputs(
+    data: st.DataObject, window: Window, batch: int, channels: int, outputs: int, dtype: type = np.float32
+) -> dict[str, np.ndarray | None]:
+    """Those of conv_inputs for one group, with weight and bias of twice as many columns and no embedding."""
+    inputs = conv_inputs(data, window, batch, (1, channels, outputs), dtype)
+    inputs.pop("embedding", None)
+    for seed, name in ((10, "weight"), (11, "bias")):
+        array = inputs.get(name)
+        if array is not None:
+            inputs[name] = np.concatenate([array, random(seed, dtype, *array.shape)], axis=-1)
+    return inputs
+
+
+def linear_inputs(
+    data: st.DataObject, gated: bool, channels: int, outputs: int, dtype: type = np.float32
+) -> dict[str, np.ndarray | None]:
+    """Inputs of a Conv without a table, affine and second source, whose rows have a mean of 0 or 3 and whose
+    weight, of twice as many columns if gated, is centred as the exporter does it, or not."""
+    batch, rows, columns = data.draw(st.integers(1, 2)), data.draw(st.integers(0, 9)), outputs * (1 + gated)
+    mean = data.draw(st.sampled_from([0.0, 3.0]), label="mean")
+    weight = random(3, np.float64, 1, channels, columns) * channels**-0.5
+    if mean or data.draw(st.booleans(), label="centred"):
+        weight -= weight.mean(axis=1, keepdims=True)
+    inputs: dict[str, np.ndarray | None] = dict.fromkeys(("base", "halo", "table"))
+    inputs["rows"] = (random(1, np.float64, batch, rows, channels) + mean).astype(dtype)
+    inputs["weight"] = weight.astype(dtype)
+    shapes: dict[str, tuple[int, ...]] = {"bias": (columns,)}
+    shapes |= dict.fromkeys(("residual", "multiplier"), (batch, rows, outputs))
+    if not gated:
+        shapes["embedding"] = (data.draw(st.sampled_from([1, batch])), 1, outputs)
+    for seed, (name, shape) in enumerate(shapes.items(), 4):
+        if data.draw(st.booleans(), label=name):
+            inputs[name] = random(seed, dtype, *shape)
+    return inputs
 
 
 def two_sources(inputs: Mapping[str, np.ndarray | None], channels: int) -> dict[str, np.ndarray | None]:

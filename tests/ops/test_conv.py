@@ -14,10 +14,13 @@ from sige_deploy.ops.conv import conv
 from .helpers import (
     ACTIVATION,
     DTYPES,
+    GATE,
     PROFILE,
     Window,
     assert_close,
     conv_inputs,
+    gated_inputs,
+    linear_inputs,
     model_of,
     optimized_ops,
     random,
@@ -53,6 +56,66 @@ def test_function_agrees(
     if data.draw(st.booleans(), label="slopes"):
         attributes |= {"alpha_in": 0.2, "alpha_out": 0.3}
     assert_close(run_function("Conv", inputs, attributes), conv(**inputs, **attributes))
+
+
+@PROFILE
+@given(
+    data=st.data(),
+    dtype=DTYPES,
+    gate=st.one_of(st.just(""), GATE),
+    norm_epsilon=st.sampled_from([0.0, 1e-5, 0.5]),
+    activation_out=ACTIVATION,
+    channels=st.sampled_from([1, 5, 64]),
+    outputs=st.sampled_from([1, 3, 8]),
+)
+def test_function_agrees_with_norms_and_gates(
+    data: st.DataObject,
+    dtype: type,
+    gate: str,
+    norm_epsilon: float,
+    activation_out: str,
+    channels: int,
+    outputs: int,
+) -> None:
+    inputs = linear_inputs(data, bool(gate), channels, outputs, dtype)
+    attributes = {"gate": gate, "norm_epsilon": norm_epsilon, "activation_out": activation_out}
+    assert_close(run_function("Conv", inputs, attributes), conv(**inputs, **attributes))
+
+
+@PROFILE
+@given(data=st.data(), window=windows(), batch=st.integers(1, 2), gate=GATE, activation_in=ACTIVATION)
+def test_function_agrees_with_a_gate_behind_a_table(
+    data: st.DataObject, window: Window, batch: int, gate: str, activation_in: str
+) -> None:
+    inputs = gated_inputs(data, window, batch, 3, 2)
+    attributes = {"gate": gate, "activation_in": activation_in}
+    assert_close(run_function("Conv", inputs, attributes), conv(**inputs, **attributes))
+
+
+@pytest.mark.parametrize("mean", [0.0, 3.0])
+def test_layer_norm_and_geglu_are_torch(mean: float) -> None:
+    """What the exporter makes of LayerNormalization in front of GEGLU: scale and bias of the norm are in weight
+    and bias, columns are centred."""
+    rows = random(0, np.float32, 2, 7, 48) + np.float32(mean)
+    scale, shift = 1 + random(1, np.float32, 48) / 4, random(2, np.float32, 48)
+    weight, bias = random(3, np.float32, 48, 40) / 7, random(4, np.float32, 40)
+    t = [torch.from_numpy(x) for x in (rows, scale, shift, weight, bias)]
+    normed = torch.nn.functional.layer_norm(t[0], (48,), t[1], t[2], eps=1e-5)
+    value, gate = (normed @ t[3] + t[4]).chunk(2, dim=2)
+    expected = (value * torch.nn.functional.gelu(gate)).numpy()
+
+    scaled = scale[:, None] * weight
+    inputs = {
+        "rows": rows,
+        "base": None,
+        "halo": None,
+        "table": None,
+        "weight": (scaled - scaled.mean(axis=0))[None],
+        "bias": bias + shift @ weight,
+    }
+    attributes = {"norm_epsilon": 1e-5, "gate": "gelu"}
+    assert_close(conv(**inputs, **attributes), expected)
+    assert_close(run_function("Conv", inputs, attributes), expected)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +272,23 @@ def test_modulated_by_rows_is_torch() -> None:
         ({"table": None}, "base, halo and table go together"),
         ({"embedding": np.zeros((1, 3), np.float32)}, r"embedding must have shape \[1, 1, 3\]"),
         ({"group": 2}, "group must divide 2 input and 3 output channels, got 2"),
+        ({"norm_epsilon": -1e-5}, "Conv takes a norm_epsilon of 0 or more, got -1e-05"),
+        ({"norm_epsilon": 1e-5}, "Conv takes no base where it has a norm_epsilon"),
+        ({"gate": "swish"}, "Conv takes a gate out of identity, relu, silu, .* or none, got 'swish'"),
+        ({"gate": "leaky_relu"}, "got 'leaky_relu'"),
+        ({"gate": "silu"}, r"weight must have 2 \* Cout columns for a gate, got 3"),
+        (
+            {"gate": "silu", "group": 2},
+            "Conv takes a group of 1 where it has a gate, got 2",
+        ),
+        (
+            {"gate": "silu", "embedding": np.zeros((1, 1, 3), np.float32)},
+            "Conv takes no embedding where it has a gate",
+        ),
+        (
+            {"gate": "silu", "weight": np.zeros((1, 2, 6), np.float32), "bias": np.zeros(3, np.float32)},
+            r"bias must have shape \[6\]",
+        ),
     ],
 )
 def test_mistakes(change: dict, message: str) -> None:

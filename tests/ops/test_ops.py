@@ -17,6 +17,7 @@ from onnx_ir.passes.common import InlinePass
 
 from sige_deploy import ops
 from sige_deploy.errors import ExportError
+from sige_deploy.ops.activation import GATES
 from sige_deploy.ops.attention import attention
 from sige_deploy.ops.conv import conv
 from sige_deploy.ops.gather import gather
@@ -166,6 +167,10 @@ def test_overload_decides_the_body() -> None:
     ]
     variants += [variant("Conv", 1, activation_out=activation) for activation in ops.ACTIVATIONS]
     variants += [
+        variant("Conv", present, False, norm_epsilon=epsilon, gate=gate)
+        for present, epsilon, gate in itertools.product((0, 1), (0.0, 1e-5, 1e-6), ("", *GATES))
+    ]
+    variants += [
         variant("Gather", present, activation=activation, phases=phases, pad_value=1.0)
         for present, activation, phases in itertools.product(range(8), ops.ACTIVATIONS, (1, 2, 4))
         if phases == 1 or present < 4
@@ -186,7 +191,7 @@ def test_overload_decides_the_body() -> None:
 
 
 def test_overload_names() -> None:
-    def name(inputs: list[str], **attributes: str | int) -> str:
+    def name(inputs: list[str], **attributes: str | int | float) -> str:
         values = [
             ir.Value(name=n, shape=ir.Shape([9, 1, 8])) if n in (*inputs, "rows", "weight") else None
             for n in ops.SIGNATURES["Conv"].inputs
@@ -204,6 +209,8 @@ def test_overload_names() -> None:
     shifted = [*source, "shift", "embedding", "multiplier"]
     assert name(shifted, activation_out="relu", group=2) == "shift.embedding.multiplier.out_relu.group"
     assert name([*source, "bias"], activation_in="gelu", group=8) == "gelu.bias.depthwise"
+    assert name(["bias"], norm_epsilon=1e-5, gate="gelu") == "rows.norm.bias.gate_gelu"
+    assert name([*source, "residual"], gate="identity") == "gate_identity.residual"
 
 
 def test_functions_declare_every_attribute() -> None:
@@ -226,6 +233,9 @@ def test_functions_declare_every_attribute() -> None:
         ("Attention", "sige", 6, {}, "Attention needs attribute 'heads'"),
         ("Attention", "sige", 6, {"heads": 1, "dk": 2}, "dk and dv must both be positive or both be 0"),
         ("Attention", "sige", 6, {"heads": 1, "v_offset": 2}, "offsets need dk and dv, got an offset of 2"),
+        ("Conv", "sige", 5, {"norm_epsilon": 1e-5}, "Conv takes no base where it has a norm_epsilon"),
+        ("Conv", "sige", 5, {"gate": "leaky_relu"}, r"takes a gate out of .*, got 'leaky_relu' \(node"),
+        ("Conv", "sige", 9, {"gate": "gelu"}, "Conv takes no embedding where it has a gate"),
         ("Gather", "sige", 4, {"group": 2}, "Gather has no attribute 'group'"),
         ("Gather", "sige", 4, {"activation": "swish"}, "no activation 'swish'"),
         ("Gather", "sige", 3, {}, "Gather takes base, halo, table together or not at all"),
