@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
 import os
 import shutil
@@ -12,6 +11,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import native_library
 import pytest
 
 import sige_deploy as sige
@@ -88,13 +88,8 @@ def build(source: Path, settings: dict[str, str], **environment: str) -> tuple[z
 @pytest.fixture(scope="module")
 def headers() -> Path:
     """Where the headers of ONNX Runtime are, if the machine can have them."""
-    folder = ROOT / "build" / "native_tests"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:  # tests of plugins/onnxruntime fetch them as well
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        fetch = ROOT / "plugins" / "onnxruntime" / "fetch_headers"
-        subprocess.run([fetch, folder], check=True, capture_output=True)
-    return Path(os.environ.get("ONNXRUNTIME_ROOT", folder / "onnxruntime_headers"))
+    native_library.fetch_headers(ROOT / "plugins" / "onnxruntime" / "fetch_headers")
+    return Path(os.environ.get("ONNXRUNTIME_ROOT", native_library.FOLDER / "onnxruntime_headers"))
 
 
 @pytest.fixture(scope="module")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import native_library
 import pytest
 import swift_package
-from cpp_library import ROOT, Script, driver_of, installed, run
+from cpp_library import ROOT, Script, driver_of, installed
 
 import sige_deploy as sige
 from sige_deploy import native
@@ -23,12 +23,10 @@ def needs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     for tool in ("cmake", "g++"):
         if not shutil.which(tool):
             pytest.skip(f"needs {tool}")
-    fetched = ROOT / "build" / "native_tests"
-    fetched.mkdir(parents=True, exist_ok=True)
-    with (fetched / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        run(ROOT / "plugins" / "onnxruntime" / "fetch_headers", fetched)
-        run(ROOT / "runtimes" / "cpp" / "fetch_headers", fetched)
+    native_library.fetch_headers(
+        *(ROOT / name / "fetch_headers" for name in ("plugins/onnxruntime", "runtimes/cpp"))
+    )
+    fetched = native_library.FOLDER
     headers = next((fetched / "onnxruntime_headers").glob("usr/include/onnxruntime/*_cxx_api.h"), None)
     given = os.environ.get("ONNXRUNTIME_ROOT")
     if headers is None and given is None:
