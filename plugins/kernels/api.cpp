@@ -11,6 +11,8 @@
 namespace {
 
 using sige::Backend;
+using sige::columns_of;
+using sige::transforms;
 
 const Backend* find(int32_t backend) {
   if (backend == SIGE_CPU) return &sige::cpu_backend();
@@ -24,6 +26,7 @@ bool positive(int32_t value) { return value >= 1; }
 bool count(int32_t value) { return value >= 0; }
 bool batch_of(int32_t value, int32_t batch) { return value == 1 || value == batch; }
 bool dtype(int32_t value) { return value == SIGE_FLOAT32 || value == SIGE_FLOAT16; }
+bool row_stride(int32_t value, int32_t heads, int32_t width) { return !value || value >= int64_t{heads} * width; }
 bool activation(int32_t value) { return value >= SIGE_IDENTITY && value <= SIGE_TANH; }
 
 // Two sources side by side; the pointers of an empty one mean nothing.
@@ -47,8 +50,19 @@ bool sizes(const sige_gather_args& a) {
          (a.phases == 1 || (!own_rows(a.source) && !two(a.source)));
 }
 
+// Products may be divided by the deviation of their rows where these are read as they are.
+bool normed(const sige_conv_args& a) {
+  return !a.source.table && !transforms(a.source) && !two(a.source) && a.group == 1;
+}
+
+// What product and bias give may be gated.
+bool gated(const sige_conv_args& a) {
+  return a.gated == 1 && activation(a.gate) && a.gate != SIGE_LEAKY_RELU && !a.embedding && a.group == 1 &&
+         columns_of(a) <= INT32_MAX;
+}
+
 bool sizes(const sige_conv_args& a) {
-  return sizes(a.source) && positive(a.outputs) && positive(a.group) && a.source.channels % a.group == 0 &&
+  return (!a.gated || gated(a)) && (a.norm_epsilon == 0 || (a.norm_epsilon > 0 && normed(a))) && sizes(a.source) && positive(a.outputs) && positive(a.group) && a.source.channels % a.group == 0 &&
          a.outputs % a.group == 0 && activation(a.activation) &&
          (!a.embedding || batch_of(a.embedding_batch, a.source.batch));
 }
@@ -59,7 +73,9 @@ bool sizes(const sige_scatter_args& a) {
 
 bool sizes(const sige_attention_args& a) {
   return dtype(a.dtype) && positive(a.batch) && count(a.fresh) && positive(a.pixels) && positive(a.heads) &&
-         positive(a.dk) && positive(a.dv);
+         positive(a.dk) && positive(a.dv) && row_stride(a.q_stride, a.heads, a.dk) &&
+         row_stride(a.k_stride, a.heads, a.dk) && row_stride(a.k_base_stride, a.heads, a.dk) &&
+         row_stride(a.v_stride, a.heads, a.dv) && row_stride(a.v_base_stride, a.heads, a.dv);
 }
 
 bool pointers(const sige_source& s) {

@@ -29,6 +29,16 @@ static inline bool is_depthwise(const sige_conv_args& args) {
   return args.group == args.source.channels && args.outputs == args.group && args.group > 1;
 }
 
+// Elements from row to row of an array of Attention.
+static inline int64_t row_stride(int32_t stride, int32_t heads, int32_t width) {
+  return stride ? stride : int64_t{heads} * width;
+}
+
+// Columns of the weight, of the product and of the bias.
+static inline int64_t columns_of(const sige_conv_args& args) {
+  return args.gated ? 2 * int64_t{args.outputs} : int64_t{args.outputs};
+}
+
 static inline size_t align(size_t bytes) {
   return (bytes + SIGE_WORKSPACE_ALIGNMENT - 1) / SIGE_WORKSPACE_ALIGNMENT * SIGE_WORKSPACE_ALIGNMENT;
 }

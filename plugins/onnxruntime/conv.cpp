@@ -3,15 +3,17 @@
 namespace sige::ort {
 
 // The arguments as far as packing reads them.
-static sige_conv_args weight_args(const Tensor& weight, int32_t group, sige_dtype dtype) {
+static sige_conv_args weight_args(const Tensor& weight, const ConvSettings& settings, sige_dtype dtype) {
   sige_conv_args args{};
   args.source.dtype = dtype;
   args.source.batch = args.source.pixels = 1;
   args.source.taps = weight.size(0);
-  args.source.channels = to_int32(weight.shape[1] * group, "the number of channels");
+  args.source.channels = to_int32(weight.shape[1] * settings.group, "the number of channels");
   args.weight = weight.data;
-  args.outputs = weight.size(2);
-  args.group = group;
+  args.outputs = to_int32(outputs_of(weight.shape[2], settings.gated), "the number of outputs");
+  args.group = settings.group;
+  args.gated = settings.gated;
+  args.gate = settings.gate;
   return args;
 }
 
@@ -20,8 +22,10 @@ Conv::Conv(const Ort::ConstKernelInfo& info, const Target& target)
       sources_(sources_of(info, 6, 11)),
       settings_{to_int32(attribute<int64_t>(info, "group", 1), "group"), activation(info, "activation_in"),
                 activation(info, "activation_out"), attribute(info, "alpha_in", 0.01f),
-                attribute(info, "alpha_out", 0.01f)},
+                attribute(info, "alpha_out", 0.01f), attribute(info, "norm_epsilon", 0.0f),
+                gated(attribute<std::string>(info, "gate", "")), gate_of(attribute<std::string>(info, "gate", ""))},
       early_(attribute<int64_t>(info, "early", 0) != 0) {
+  check_settings(settings_, sources_, [&](size_t index) { return has_input(info, index); });
   if (target.backend == SIGE_CUDA) {
     sige_plans* plans = nullptr;
     check(sige_plans_create(&plans));
@@ -33,7 +37,7 @@ Conv::Conv(const Ort::ConstKernelInfo& info, const Target& target)
   if (!constant_) return;
   const Tensor weight = tensor_of(value, INPUTS[CONV_WEIGHT]);
   expect(weight, INPUTS[CONV_WEIGHT], {ANY, ANY, ANY});
-  const sige_conv_args args = weight_args(weight, settings_.group, target.dtype);
+  const sige_conv_args args = weight_args(weight, settings_, target.dtype);
   size_t bytes = 0;
   check(sige_conv_packed_size(&args, target.backend, &bytes));
   if (!bytes) return;

@@ -6,10 +6,15 @@ Conv::Conv(const Attributes& attributes, const Inputs& inputs)
     : sources_(sources_of(inputs, 6, 11)),
       settings_{positive(attributes.number("group", 1), "group"), attributes.activation("activation_in"),
                 attributes.activation("activation_out"), attributes.real("alpha_in", 0.01f),
-                attributes.real("alpha_out", 0.01f)} {}
+                attributes.real("alpha_out", 0.01f), attributes.real("norm_epsilon", 0.0f),
+                gated(attributes.text("gate", "")), gate_of(attributes.text("gate", ""))} {
+  check_settings(settings_, sources_, [&](size_t index) { return inputs.has(index); });
+}
 
 Shape Conv::shape(const Shapes& shapes) const {
-  return {shapes.size(0, 0), targets(shapes, sources_), shapes.size(CONV_WEIGHT, 2)};
+  const nvinfer1::IDimensionExpr* const columns = shapes.size(CONV_WEIGHT, 2);
+  return {shapes.size(0, 0), targets(shapes, sources_),
+          settings_.gated ? shapes.quotient(columns, shapes.constant(2)) : columns};
 }
 
 size_t Conv::workspace(const Call& call) const {

@@ -11,11 +11,13 @@ class Conv {
   static constexpr const char* NAME = "Conv";
   static constexpr const auto& INPUTS = CONV_INPUTS;
   // Not `early`: TensorRT orders the nodes itself.
-  static constexpr std::array<Attribute, 5> ATTRIBUTES{{{"group", Kind::kINT32},
+  static constexpr std::array<Attribute, 7> ATTRIBUTES{{{"group", Kind::kINT32},
                                              {"activation_in", Kind::kCHAR},
                                              {"alpha_in", Kind::kFLOAT32},
                                              {"activation_out", Kind::kCHAR},
-                                             {"alpha_out", Kind::kFLOAT32}}};
+                                             {"alpha_out", Kind::kFLOAT32},
+                                             {"norm_epsilon", Kind::kFLOAT32},
+                                             {"gate", Kind::kCHAR}}};
 
   Conv(const Attributes& attributes, const Inputs& inputs);
   Shape shape(const Shapes& shapes) const;

@@ -200,7 +200,7 @@ def _grouping(body: Body) -> str:
 
 
 def _normed(body: Body, x: onnx_ir.Value) -> onnx_ir.Value:
-    """Rows divided by their deviation, in float32; they are narrower than most products, so cheaper to divide."""
+    """Rows divided by their deviation, in float32; narrower than the products, they are cheaper to divide."""
     import onnx_ir as ir
 
     wide, axis = body.op("Cast", x, to=ir.DataType.FLOAT), body.integers(2)

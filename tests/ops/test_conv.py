@@ -94,8 +94,8 @@ def test_function_agrees_with_a_gate_behind_a_table(
 
 @pytest.mark.parametrize("mean", [0.0, 3.0])
 def test_layer_norm_and_geglu_are_torch(mean: float) -> None:
-    """What the exporter makes of LayerNormalization in front of GEGLU: scale and bias of the norm are in weight
-    and bias, columns are centred."""
+    """What the exporter makes of LayerNormalization in front of GEGLU: scale and bias of the norm are in
+    weight and bias, columns are centred."""
     rows = random(0, np.float32, 2, 7, 48) + np.float32(mean)
     scale, shift = 1 + random(1, np.float32, 48) / 4, random(2, np.float32, 48)
     weight, bias = random(3, np.float32, 48, 40) / 7, random(4, np.float32, 40)

@@ -52,7 +52,8 @@ def conv(kernels: Kernels, inputs: Mapping[str, Any], threads: int = 1, **attrib
     """Conv, with the weight packed first."""
     batch, fresh, _ = inputs["rows"].shape
     table = inputs.get("table")
-    shape = batch, fresh if table is None else table.shape[0], inputs["weight"].shape[2]
+    targets = fresh if table is None else table.shape[0]
+    shape = batch, targets, library.conv_outputs(inputs, attributes)
     out = poisoned(inputs["rows"].dtype, *shape)
     packed = kernels.pack(library.conv_args(inputs, attributes, out), allocate)
     return _run(kernels, "conv", library.conv_args(inputs, attributes, out, packed), out, threads)
@@ -67,7 +68,7 @@ def scatter(kernels: Kernels, inputs: Mapping[str, Any], in_place: bool = False)
 
 def attention(kernels: Kernels, inputs: Mapping[str, Any], threads: int = 1, **attributes: Any) -> np.ndarray:
     """Attention."""
-    out = poisoned(inputs["q"].dtype, *inputs["q"].shape[:2], inputs["v_base"].shape[2])
+    out = poisoned(inputs["q"].dtype, *inputs["q"].shape[:2], library.attention_outputs(inputs, attributes))
     return _run(kernels, "attention", library.attention_args(inputs, attributes, out), out, threads)
 
 

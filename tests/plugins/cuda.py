@@ -67,9 +67,10 @@ def shape_of(op: str, inputs: Inputs, attributes: Mapping[str, Any]) -> tuple[in
     if op == "scatter":
         return tuple(inputs["base"].shape)
     if op == "attention":
-        return (*inputs["q"].shape[:2], inputs["v_base"].shape[2])
+        return (*inputs["q"].shape[:2], library.attention_outputs(inputs, attributes))
     batch, fresh, _ = inputs["rows"].shape
     channels = library.source_channels(inputs)
     targets, taps = inputs["table"].shape if "table" in inputs else (fresh, 1)
-    width = inputs["weight"].shape[2] if op == "conv" else taps * channels // attributes.get("phases", 1)
-    return batch, targets, width
+    if op == "conv":
+        return batch, targets, library.conv_outputs(inputs, attributes)
+    return batch, targets, taps * channels // attributes.get("phases", 1)

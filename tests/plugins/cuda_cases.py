@@ -128,6 +128,42 @@ class Draw:
         }
         return inputs, attributes
 
+    def conv_norm(self, dtype: torch.dtype) -> Case:
+        """Rows divided by their deviation, of mean 0 or 3; the weight is centred as the exporter does it."""
+        channels = self.pick(3, 36, 64, 320, 640, 1280)
+        return self.normed(self.linear(dtype, channels, self.pick(3, 40, 320, 640, 1280)))
+
+    def conv_gated(self, dtype: torch.dtype) -> Case:
+        """A product whose second half gates the first: of rows, normed or not, or of neighbours."""
+        kind = self.pick("rows", "rows", "normed", "normed", "normed", "neighbours")
+        channels = self.pick(3, 36, 64, 320, 640, 1280)
+        inputs, attributes = self.linear(dtype, channels, 2 * self.pick(1, 12, 64, 160, 640, 1280, 2560))
+        if kind == "neighbours":
+            outputs = 2 * self.pick(3, 8, 40, 128)
+            inputs, attributes = self.convolved(self.source(dtype, self.pick(3, 8, 64, 320)), 1, outputs)
+        outputs = inputs["weight"].shape[2] // 2
+        inputs.pop("embedding", None)
+        for name in ("multiplier", "residual"):
+            if name in inputs:
+                inputs[name] = inputs[name][..., :outputs].clone()
+        attributes["gate"] = self.pick(
+            "gelu", "gelu", *(name for name in ACTIVATIONS if name != "leaky_relu")
+        )
+        return self.normed((inputs, attributes)) if kind == "normed" else (inputs, attributes)
+
+    def linear(self, dtype: torch.dtype, channels: int, columns: int) -> Case:
+        """A product of rows as they are."""
+        batch, rows = self.pick(1, 2), self.pick(*(ROWS[:8] if self.small else ROWS))
+        inputs, attributes = self.convolved({"rows": self.values(dtype, batch, rows, channels)}, 1, columns)
+        return inputs, attributes | {"activation_in": "identity"}
+
+    def normed(self, case: Case) -> Case:
+        """The same case with a row norm, and for it rows of mean 0 or 3 and a centred weight."""
+        inputs, attributes = case
+        inputs["rows"] += self.pick(0.0, 3.0)
+        inputs["weight"] -= inputs["weight"].double().mean(dim=1, keepdim=True).to(inputs["weight"].dtype)
+        return inputs, attributes | {"norm_epsilon": self.pick(1e-5, 1e-5, 0.5)}
+
     def two_sources(self, case: Case, first: int) -> Case:
         """The same case, where the source's channels after the first ones are a second one."""
         inputs, attributes = dict(case[0]), case[1]
@@ -192,3 +228,23 @@ class Draw:
         if self.pick(False, False, True):  # keys of another source, as in cross-attention: none is fresh
             inputs |= dict.fromkeys(("k", "v", "active"))
         return inputs, {"heads": heads, "scale": self.pick(0.0, 0.1)}
+
+    def attention_wide_inputs(self, dtype: torch.dtype) -> Case:
+        """Attention to parts of wider arrays; q, k and v are often parts of one."""
+        inputs, attributes = self.attention(dtype)
+        heads, first = attributes["heads"], inputs["q"]
+        widths = {name: inputs[f"{name}_base"].shape[2] for name in ("k", "v")}
+        attributes |= {"dk": widths["k"] // heads, "dv": widths["v"] // heads}
+        fresh = ["q"] if inputs["active"] is None else ["q", "k", "v"]
+        groups = [fresh] if self.pick(False, True, True) else [[name] for name in fresh]
+        unit = self.pick(1, 8, 8)  # of offsets and strides: vectors of 16 bytes fit or not
+        for names in (*groups, ["k_base"], ["v_base"]):
+            parts: list[torch.Tensor] = []
+            shape = (first if names[0] in fresh else inputs["k_base"]).shape[:2]
+            for name in names:
+                parts.append(self.values(dtype, *shape, unit * self.random.randint(0, 4)))
+                attributes[f"{name}_offset"] = sum(part.shape[2] for part in parts)
+                parts.append(inputs[name])
+            parts.append(self.values(dtype, *shape, -sum(part.shape[2] for part in parts) % unit))
+            inputs |= dict.fromkeys(names, torch.cat(parts, 2))
+        return inputs, attributes

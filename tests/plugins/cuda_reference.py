@@ -60,6 +60,8 @@ def conv(
     alpha_in: float = 0.01,
     activation_out: str = "identity",
     alpha_out: float = 0.01,
+    norm_epsilon: float = 0.0,
+    gate: str = "",
 ) -> torch.Tensor:
     """Conv."""
     taps = _taps(inputs, activation_in, alpha_in, 1, 0.0)
@@ -70,9 +72,14 @@ def conv(
         taps.unflatten(3, (group, depth)),
         weight.reshape(kernel, depth, group, outputs // group),
     ).flatten(2)
+    if norm_epsilon:
+        y = y / (taps.var(dim=3, correction=0) + norm_epsilon).sqrt()
     for name in ("bias", "embedding"):
         if name in inputs:
             y = y + inputs[name].double()
+    if gate:
+        y, opened = y.chunk(2, dim=2)
+        y = y * _activate(gate, opened, 0.0)
     if "multiplier" in inputs:
         y = y * inputs["multiplier"].double()
     if "residual" in inputs:
@@ -87,18 +94,22 @@ def scatter(inputs: Inputs) -> torch.Tensor:
     return result
 
 
-def attention(inputs: Inputs, heads: int, scale: float = 0.0) -> torch.Tensor:
+def attention(
+    inputs: Inputs, heads: int, scale: float = 0.0, dk: int = 0, dv: int = 0, **offsets: int
+) -> torch.Tensor:
     """Attention."""
-    overlaid = {name: inputs[f"{name}_base"].double() for name in ("k", "v")}
+
+    def part(name: str) -> torch.Tensor:
+        first, width = offsets.get(f"{name}_offset", 0), heads * (dv if name.startswith("v") else dk)
+        return inputs[name][..., first : first + width if width else None].double()
+
+    overlaid = {name: part(f"{name}_base") for name in ("k", "v")}
     if inputs["active"] is not None:
         overlaid = {
-            name: scatter({"base": base, "rows": inputs[name], "active": inputs["active"]})
+            name: scatter({"base": base, "rows": part(name), "active": inputs["active"]})
             for name, base in overlaid.items()
         }
-    q, k, v = (
-        x.unflatten(2, (heads, -1)).transpose(1, 2)
-        for x in (inputs["q"].double(), overlaid["k"], overlaid["v"])
-    )
+    q, k, v = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (part("q"), overlaid["k"], overlaid["v"]))
     scores = q @ k.transpose(2, 3) * (scale or 1 / math.sqrt(q.shape[3]))
     return (scores.softmax(3) @ v).transpose(1, 2).flatten(2)
 

@@ -36,7 +36,7 @@ GatherArgs = _struct("GatherArgs", "source source i phases f pad_value p out", s
 ConvArgs = _struct(
     "ConvArgs",
     "source source p weight p bias p embedding p multiplier p residual i outputs i group i embedding_batch "
-    "i activation f alpha i allow_tf32 p out",
+    "i activation f alpha f norm_epsilon i gated i gate i allow_tf32 p out",
     source=Source,
 )
 ScatterArgs = _struct(
@@ -44,7 +44,8 @@ ScatterArgs = _struct(
 )
 AttentionArgs = _struct(
     "AttentionArgs",
-    "p q p k p v p k_base p v_base p active i dtype i batch i fresh i pixels i heads i dk i dv f scale p out",
+    "p q p k p v p k_base p v_base p active i dtype i batch i fresh i pixels i heads i dk i dv "
+    "i q_stride i k_stride i v_stride i k_base_stride i v_base_stride f scale p out",
 )
 
 
@@ -86,6 +87,11 @@ def source_channels(inputs: Mapping[str, Any]) -> int:
     return sum(inputs[name].shape[2] for name in ("rows", "rows_2") if inputs.get(name) is not None)
 
 
+def conv_outputs(inputs: Mapping[str, Any], attributes: Mapping[str, Any]) -> int:
+    """The number of channels that a Conv writes."""
+    return inputs["weight"].shape[2] // (2 if attributes.get("gate") else 1)
+
+
 def gather_args(inputs: Mapping[str, Any], attributes: Mapping[str, Any], out: Any) -> ctypes.Structure:
     """The arguments of Gather for inputs and attributes named as in docs/ops.md."""
     source = _source(inputs, attributes.get("activation", "identity"), attributes.get("alpha", 0.01))
@@ -97,16 +103,19 @@ def conv_args(
 ) -> ctypes.Structure:
     """The arguments of Conv; `weight` is the packed weight, None takes the input of that name."""
     source = _source(inputs, attributes.get("activation_in", "identity"), attributes.get("alpha_in", 0.01))
-    embedding = inputs.get("embedding")
+    embedding, gate = inputs.get("embedding"), attributes.get("gate", "")
     return ConvArgs(
         source,
         pointer(inputs["weight"] if weight is None else weight),
         *(pointer(inputs.get(name)) for name in ("bias", "embedding", "multiplier", "residual")),
-        inputs["weight"].shape[2],
+        conv_outputs(inputs, attributes),
         attributes.get("group", 1),
         1 if embedding is None else embedding.shape[0],
         ACTIVATIONS.index(attributes.get("activation_out", "identity")),
         attributes.get("alpha_out", 0.01),
+        attributes.get("norm_epsilon", 0.0),
+        int(bool(gate)),
+        ACTIVATIONS.index(gate or "identity"),
         int(attributes.get("allow_tf32", False)),
         pointer(out),
     )
@@ -120,14 +129,26 @@ def scatter_args(inputs: Mapping[str, Any], out: Any) -> ctypes.Structure:
 
 
 def attention_args(inputs: Mapping[str, Any], attributes: Mapping[str, Any], out: Any) -> ctypes.Structure:
-    """The arguments of Attention."""
-    arrays = [inputs[name] for name in ("q", "k", "v", "k_base", "v_base", "active")]
-    batch, fresh, channels = arrays[0].shape
-    heads = attributes["heads"]
+    """The arguments of Attention. Without dk and dv the strides are left to the library."""
+    names = ("q", "k", "v", "k_base", "v_base")
+    arrays = {name: inputs[name] for name in names}
+    q, heads, wide = arrays["q"], attributes["heads"], attributes.get("dk", 0) > 0
+    size = (2 if _dtype(q) else 4) if wide else 0
+    starts = [
+        None if array is None else (pointer(array) or 0) + size * attributes.get(f"{name}_offset", 0)
+        for name, array in arrays.items()
+    ]
+    strides = [array.shape[2] if wide and array is not None else 0 for array in arrays.values()]
     return AttentionArgs(
-        *map(pointer, arrays), _dtype(arrays[0]), batch, fresh, arrays[3].shape[1], heads, channels // heads,
-        arrays[4].shape[2] // heads, attributes.get("scale", 0.0), pointer(out),
+        *starts, pointer(inputs["active"]), _dtype(q), *q.shape[:2], arrays["k_base"].shape[1], heads,
+        attributes.get("dk") or q.shape[2] // heads, attention_outputs(inputs, attributes) // heads,
+        *strides, attributes.get("scale", 0.0), pointer(out),
     )  # fmt: skip
+
+
+def attention_outputs(inputs: Mapping[str, Any], attributes: Mapping[str, Any]) -> int:
+    """The number of channels that Attention gives."""
+    return attributes["heads"] * attributes.get("dv", 0) or inputs["v_base"].shape[2]
 
 
 class Kernels:

@@ -69,6 +69,40 @@ def test_invalid_second_sources(kernels: Kernels, field: str, value: int | None)
     assert status_of(kernels, args, cpu.allocate(4096)) == INVALID
 
 
+@pytest.mark.parametrize(
+    ("fields", "inputs"),
+    [
+        ({"norm_epsilon": 1e-5}, conv_case()),
+        ({"norm_epsilon": -1e-5}, {}),
+        ({"norm_epsilon": float("nan")}, {}),
+        ({"norm_epsilon": 1e-5}, {"scale": random(4, np.float32, 1, 1, 4)}),
+        ({"norm_epsilon": 1e-5}, {"shift": random(4, np.float32, 1, 1, 4)}),
+        ({"norm_epsilon": 1e-5}, {"rows_2": random(4, np.float32, 1, 2, 1)}),
+        ({"norm_epsilon": 1e-5, "group": 2}, {}),
+        ({"gated": 2}, {}),
+        ({"gated": 1, "gate": 2}, {}),  # leaky_relu
+        ({"gated": 1, "gate": 8}, {}),
+        ({"gated": 1, "group": 2}, {}),
+        ({"gated": 1}, {"embedding": random(4, np.float32, 1, 1, 6)}),
+    ],
+)
+def test_invalid_norms_and_gates(
+    kernels: Kernels, fields: dict[str, float], inputs: dict[str, np.ndarray]
+) -> None:
+    plain = {"rows": random(1, np.float32, 1, 2, 4), "weight": random(2, np.float32, 1, 4, 6)}
+    args = library.conv_args(plain | inputs, {}, cpu.poisoned(np.dtype(np.float32), 1, 2, 6))
+    for field, value in fields.items():
+        setattr(args, field, value)
+    assert status_of(kernels, args, cpu.allocate(4096)) == INVALID
+
+
+def test_a_norm_needs_no_activation_of_the_source(kernels: Kernels) -> None:
+    inputs = {"rows": random(1, np.float32, 1, 2, 4), "weight": random(2, np.float32, 1, 4, 6)}
+    out = cpu.poisoned(np.dtype(np.float32), 1, 2, 6)
+    args = library.conv_args(inputs, {"norm_epsilon": 1e-5, "activation_in": "relu"}, out)
+    assert status_of(kernels, args, cpu.allocate(4096)) == INVALID
+
+
 @pytest.mark.parametrize(("field", "value"), [("taps", 2), ("targets", 1), ("pixels", 1), ("halo_count", 1)])
 def test_invalid_sources_without_a_table(kernels: Kernels, field: str, value: int) -> None:
     inputs = {"rows": random(1, np.float32, 1, 2, 4), "weight": random(2, np.float32, 1, 4, 5)}
@@ -87,6 +121,19 @@ def test_phases_need_one_source(kernels: Kernels) -> None:
     inputs = two_sources(conv_case(), 2)
     args = library.gather_args(inputs, {"phases": 2}, cpu.poisoned(np.dtype(np.float32), 1, 2, 6))
     assert status_of(kernels, args, cpu.allocate(4096), op="gather") == INVALID
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("q_stride", 7), ("k_stride", 7), ("v_base_stride", -1), ("heads", 0), ("dv", 9)]
+)
+def test_invalid_attention(kernels: Kernels, field: str, value: int) -> None:
+    inputs: dict[str, Any] = dict.fromkeys(("k", "v", "active"))
+    inputs |= {name: random(1, np.float32, 1, 3, 9) for name in ("q", "k_base", "v_base")}
+    attributes = {"heads": 2, "dk": 4, "dv": 4, "q_offset": 1}
+    assert np.isfinite(cpu.attention(kernels, inputs, **attributes)).all()
+    args = library.attention_args(inputs, attributes, cpu.poisoned(np.dtype(np.float32), 1, 3, 8))
+    setattr(args, field, value)
+    assert status_of(kernels, args, cpu.allocate(4096), op="attention") == INVALID
 
 
 def test_batch_of_an_addend(kernels: Kernels) -> None:

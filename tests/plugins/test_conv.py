@@ -4,7 +4,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ops.helpers import ACTIVATION, PROFILE, Window, assert_close, conv_inputs, random, two_sources, windows
+from ops.helpers import (
+    ACTIVATION,
+    GATE,
+    PROFILE,
+    Window,
+    assert_close,
+    conv_inputs,
+    gated_inputs,
+    linear_inputs,
+    random,
+    two_sources,
+    windows,
+)
 
 from sige_deploy.ops.conv import conv
 
@@ -46,6 +58,53 @@ def test_cpu_agrees(
         "alpha_out": 0.3,
     }
     assert_close(cpu.conv(kernels, inputs, **attributes), conv(**inputs, **attributes))
+
+
+@PROFILE
+@given(
+    data=st.data(),
+    gate=st.one_of(st.just(""), GATE),
+    norm_epsilon=st.sampled_from([0.0, 1e-5, 0.5]),
+    activation_out=ACTIVATION,
+    channels=st.sampled_from([1, 3, 36, 70, 300]),
+    outputs=st.sampled_from([1, 16, 17, 33, 70]),
+)
+def test_cpu_agrees_with_norms_and_gates(
+    kernels: Kernels,
+    data: st.DataObject,
+    gate: str,
+    norm_epsilon: float,
+    activation_out: str,
+    channels: int,
+    outputs: int,
+) -> None:
+    inputs = linear_inputs(data, bool(gate), channels, outputs)
+    attributes = {"gate": gate, "norm_epsilon": norm_epsilon, "activation_out": activation_out}
+    assert_close(cpu.conv(kernels, inputs, **attributes), conv(**inputs, **attributes))
+
+
+@PROFILE
+@given(data=st.data(), window=windows(), batch=st.integers(1, 2), gate=GATE, activation_in=ACTIVATION)
+def test_cpu_agrees_with_a_gate_behind_a_table(
+    kernels: Kernels, data: st.DataObject, window: Window, batch: int, gate: str, activation_in: str
+) -> None:
+    inputs = gated_inputs(data, window, batch, 5, data.draw(st.sampled_from([1, 17, 40])))
+    attributes = {"gate": gate, "activation_in": activation_in}
+    assert_close(cpu.conv(kernels, inputs, **attributes), conv(**inputs, **attributes))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("outputs", [24, 200])
+@pytest.mark.parametrize("rows", [15, 200])
+def test_cpu_agrees_with_norms_and_gates_at_many_rows(
+    kernels: Kernels, rows: int, outputs: int, threads: int
+) -> None:
+    shapes = {"rows": (2, rows, 300), "weight": (1, 300, 2 * outputs), "bias": (2 * outputs,)}
+    shapes |= {"multiplier": (2, rows, outputs), "residual": (2, rows, outputs)}
+    inputs: dict[str, np.ndarray | None] = {"base": None, "halo": None, "table": None}
+    inputs |= {name: random(seed, np.float32, *shape) for seed, (name, shape) in enumerate(shapes.items())}
+    attributes = {"norm_epsilon": 1e-5, "gate": "gelu"}
+    assert_close(cpu.conv(kernels, inputs, threads, **attributes), conv(**inputs, **attributes))
 
 
 @pytest.mark.parametrize("transformed", [False, True])
@@ -102,6 +161,7 @@ def test_rows_alone_need_no_workspace(kernels: Kernels) -> None:
 
     assert workspace("conv") == 0
     assert workspace("conv", activation_in="relu") >= 50 * 8 * 4
+    assert 50 * 4 <= workspace("conv", norm_epsilon=1e-5) < 50 * 8 * 4
     assert workspace("gather", activation="relu") == 0
 
 

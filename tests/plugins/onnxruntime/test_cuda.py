@@ -66,6 +66,11 @@ def rows_weighed(dtype: type) -> dict[str, np.ndarray]:
     return inputs | {"weight": (inputs["weight"] / 11).astype(dtype)}
 
 
+def rows_gated(dtype: type) -> dict[str, np.ndarray]:
+    inputs = arrays(dtype, rows=(2, 200, 128), residual=(2, 200, 40), weight=(1, 128, 80), bias=(80,))
+    return inputs | {"weight": (inputs["weight"] / 11).astype(dtype)}
+
+
 def two_neighbours_weighed(dtype: type) -> dict[str, np.ndarray]:
     return two_sources(neighbours_weighed(dtype), 12)
 
@@ -97,6 +102,8 @@ def scattered(dtype: type) -> dict[str, np.ndarray]:
         (conv, rows_weighed, {"activation_out": "leaky_relu"}),
         (conv, two_neighbours_weighed, {"activation_in": "silu"}),
         (conv, two_rows_weighed, {"activation_out": "relu"}),
+        (conv, rows_weighed, {"norm_epsilon": 1e-5}),
+        (conv, rows_gated, {"norm_epsilon": 1e-5, "gate": "gelu"}),
         (scatter, scattered, {}),
         (attention, attended, {"heads": 2}),
     ],

@@ -14,15 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ops.helpers import (
     ACTIVATION,
+    GATE,
     PROFILE,
     Window,
     assert_close,
     conv_inputs,
     gather_inputs,
+    linear_inputs,
     model_of,
     pixels,
     random,
     two_sources,
+    widened,
     windows,
 )
 
@@ -97,6 +100,59 @@ def test_conv(
 
 
 @SHORT
+@given(
+    data=st.data(),
+    gate=st.one_of(st.just(""), GATE),
+    norm_epsilon=st.sampled_from([0.0, 1e-5]),
+    channels=st.sampled_from([1, 70]),
+    outputs=st.sampled_from([1, 33]),
+    initializers=st.sampled_from([("weight", "bias"), ()]),
+)
+def test_conv_with_norms_and_gates(
+    library: Path,
+    data: st.DataObject,
+    gate: str,
+    norm_epsilon: float,
+    channels: int,
+    outputs: int,
+    initializers: tuple[str, ...],
+) -> None:
+    inputs = linear_inputs(data, bool(gate), channels, outputs)
+    attributes: dict[str, str | int | float] = {"gate": gate, "norm_epsilon": norm_epsilon}
+    expected = conv(**inputs, **attributes)  # type: ignore[arg-type]
+    assert_close(run(library, "Conv", inputs, attributes, initializers), expected)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "sentence"),
+    [
+        (
+            {"norm_epsilon": 1e-5, "activation_in": "relu"},
+            "norm_epsilon goes with rows alone: no table, affine",
+        ),
+        ({"norm_epsilon": -1.0}, "norm_epsilon is negative, expected 0 or more."),
+        (
+            {"gate": "leaky_relu"},
+            "gate goes with a group of 1 and without an embedding, and is not leaky_relu.",
+        ),
+        ({"gate": "mish"}, "gate is 'mish', which is no activation of the op set."),
+        ({"gate": "gelu"}, "weight has 7 columns, expected 2 for each output of a gate."),
+    ],
+)
+def test_impossible_norms_and_gates_are_refused_when_the_session_is_made(
+    library: Path, attributes: dict[str, str | float], sentence: str
+) -> None:
+    model = model_of(
+        "Conv", {"rows": random(1, np.float32, 1, 4, 6), "weight": random(2, np.float32, 1, 6, 7)}
+    )
+    for name, value in attributes.items():
+        make = ir.AttrString if isinstance(value, str) else ir.AttrFloat32
+        model.graph[0].attributes.add(make(name, value))  # type: ignore[arg-type]
+    with pytest.raises(Exception, match=re.escape(f"sige::Conv: {sentence}")):
+        session_of(model, library)
+
+
+@SHORT
 @given(data=st.data(), batch=st.integers(1, 2), count=st.integers(1, 20))
 def test_scatter(library: Path, data: st.DataObject, batch: int, count: int) -> None:
     active = data.draw(pixels(count))
@@ -114,6 +170,7 @@ def test_scatter(library: Path, data: st.DataObject, batch: int, count: int) -> 
     dv=st.sampled_from([1, 20]),
     scale=st.sampled_from([0.0, 0.3]),
     crossing=st.booleans(),
+    wide=st.sampled_from(["no", "apart", "together"]),
 )
 def test_attention(
     library: Path,
@@ -124,6 +181,7 @@ def test_attention(
     dv: int,
     scale: float,
     crossing: bool,
+    wide: str,
 ) -> None:
     active = data.draw(pixels(count))
     k, v = random(1, np.float32, batch, count, heads * 8), random(2, np.float32, batch, count, heads * dv)
@@ -139,6 +197,9 @@ def test_attention(
         inputs |= dict.fromkeys(("k", "v", "active"))
     attributes = {"heads": heads, "scale": scale}
     expected = attention(**inputs, heads=heads, scale=scale)
+    if wide != "no":
+        inputs, parts = widened(inputs, heads, together=wide == "together")
+        attributes |= parts
     assert_close(run(library, "Attention", inputs, attributes), expected)
 
 

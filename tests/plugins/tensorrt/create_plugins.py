@@ -11,7 +11,13 @@ import numpy as np
 
 ATTRIBUTES: dict[str, dict[str, str | int | float]] = {
     "Gather": {"inputs": "rows base halo table scale", "phases": 4, "pad_value": -1.5, "activation": "silu"},
-    "Conv": {"inputs": "rows weight bias residual", "group": 2, "alpha_in": 0.25, "activation_out": "gelu"},
+    "Conv": {
+        "inputs": "rows weight bias residual",
+        "norm_epsilon": 1e-5,
+        "gate": "gelu",
+        "alpha_in": 0.25,
+        "activation_out": "gelu",
+    },
     "Scatter": {"inputs": "base rows active"},
     "Attention": {"inputs": "q k v k_base v_base active", "heads": 8, "scale": 0.125},
 }

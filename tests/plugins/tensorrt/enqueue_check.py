@@ -23,7 +23,7 @@ import torch
 from .. import cuda_reference
 from ..cuda import shape_of
 from ..cuda_cases import Case, Draw
-from ..cuda_check import GUARD, TOLERANCE, describe, error_of, poisoned
+from ..cuda_check import GUARD, TOLERANCE, describe, error_of, poisoned, renew
 from .enqueue import Host, HostError, Inputs, Node, compile_host, sizes
 
 DRAWS = {
@@ -33,8 +33,11 @@ DRAWS = {
     "conv": "Conv",
     "conv_own_rows": "Conv",
     "conv_two": "Conv",
+    "conv_norm": "Conv",
+    "conv_gated": "Conv",
     "scatter": "Scatter",
     "attention": "Attention",
+    "attention_wide_inputs": "Attention",
 }
 
 
@@ -72,14 +75,6 @@ def edits(draw: Draw, case: Case) -> Iterator[Inputs]:
     yield inputs
 
 
-def renew(op: str, inputs: Inputs) -> None:
-    """New values at the same addresses; those that padding has to repeat stay."""
-    for name, value in inputs.items():
-        if value is not None and value.is_floating_point() and op != "Scatter" and name not in ("k", "v"):
-            factor = 0.1 if name == "weight" else 1.0
-            value.copy_(torch.randn_like(value, dtype=torch.float32) * factor)
-
-
 def run(node: Node, inputs: Inputs, attributes: dict, exact: bool) -> float:
     """Largest error of a plain run and two of a captured graph, over the tolerance."""
     kernel = node.op.lower()
@@ -105,7 +100,7 @@ def run(node: Node, inputs: Inputs, attributes: dict, exact: bool) -> float:
         enqueue()
         torch.empty(1, device="cuda").zero_()  # an op may have nothing to do, a graph may not be empty
     for _ in range(2):
-        renew(node.op, inputs)
+        renew(kernel, inputs)
         expected = cuda_reference.run(kernel, inputs, attributes)
         memory.fill_(float("nan"))
         graph.replay()

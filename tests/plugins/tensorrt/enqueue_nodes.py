@@ -45,6 +45,13 @@ def refuse(host: Host) -> None:
     for inputs, attributes, reason in (
         ({"rows": rows, "weight": torch.zeros(1, 8, 8)}, {}, "configurePlugin failed"),
         ({"rows": rows, "weight": torch.zeros(1, 16, 8)}, {"activation_in": "mish"}, "createPlugin failed"),
+        ({"rows": rows, "weight": torch.zeros(1, 16, 8)}, {"gate": "mish"}, "createPlugin failed"),
+        ({"rows": rows, "weight": torch.zeros(1, 16, 7)}, {"gate": "gelu"}, "configurePlugin failed"),
+        (
+            {"rows": rows, "weight": torch.zeros(1, 16, 8), "scale": torch.zeros(1, 1, 16)},
+            {"norm_epsilon": 1e-5},
+            "createPlugin failed",
+        ),
         ({"rows": rows.int(), "weight": rows}, {}, "supportsFormatCombination refuses tensor 0"),
     ):
         try:

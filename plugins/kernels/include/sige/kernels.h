@@ -184,7 +184,7 @@ SIGE_API sige_status sige_attention_workspace_size(const sige_attention_args* ar
 
 /* Weights in the order in which the backend reads them. 0 bytes: sige_conv takes the weight as it is. Otherwise
  * sige_conv_pack turns args->weight into `packed` (that many bytes), which then is args->weight of sige_conv. Only the
- * weight's own sizes (taps, channels, outputs, group) and the dtype matter, so one pack serves every edit. */
+ * weight's own sizes (taps, channels, outputs, group, gated) and the dtype matter, so one pack serves every edit. */
 SIGE_API sige_status sige_conv_packed_size(const sige_conv_args* args, int32_t backend, size_t* bytes);
 SIGE_API sige_status sige_conv_pack(const sige_conv_args* args, int32_t backend, void* packed);
 
