@@ -1,5 +1,5 @@
-// Conv: one kernel where conv_mma.cu has it. Else a gather with fused affine and activation, then one matrix product by
-// cuBLASLt that adds what is to be added. Depthwise convs are one kernel of their own.
+// Conv: one kernel where conv_mma.cu has it. Else a gather with fused affine and activation, or row norm, then one matrix
+// product by cuBLASLt that adds what is to be added; a gate follows it. Depthwise convs are one kernel of their own.
 #include "conv_mma.h"
 #include "plans.h"
 #include "source.cuh"
@@ -39,6 +39,45 @@ static sige_status launch_finish(const sige_conv_args& a, cudaStream_t stream) {
     finish_kernel<T, N><<<(count + THREADS - 1) / THREADS, THREADS, 0, stream>>>(
         static_cast<T*>(a.out), Addends<T>(a), Divider(a.outputs / N), static_cast<uint32_t>(count), a.activation,
         a.alpha);
+    return launched();
+  });
+}
+
+// The epilogue of a product with twice as many columns: the second half, activated, multiplies the first. The bias is in it.
+template <typename T, int N>
+__global__ void __launch_bounds__(THREADS)
+    gate_kernel(const T* product, T* out, Addends<T> addends, Divider vectors, uint32_t count, int gate, int activation,
+                float alpha) {
+  const uint32_t index = blockIdx.x * THREADS + threadIdx.x;
+  if (index >= count) return;
+  uint32_t row, vector;
+  vectors.divide(index, row, vector);
+  const T* from = product + (2 * int64_t{row} * vectors.divisor + vector) * N;
+  const Pack<T, N> first = *reinterpret_cast<const Pack<T, N>*>(from);
+  const Pack<T, N> second = *reinterpret_cast<const Pack<T, N>*>(from + addends.outputs);
+  float x[N], opened[N];
+#pragma unroll
+  for (int i = 0; i < N; ++i) x[i] = to_float(first.at[i]), opened[i] = to_float(second.at[i]);
+  activate<N>(gate, 0.0f, opened);
+#pragma unroll
+  for (int i = 0; i < N; ++i) x[i] *= opened[i];
+  addends.template apply_rows<N>(row, vector * N, x);
+  activate<N>(activation, alpha, x);
+  Pack<T, N> result;
+#pragma unroll
+  for (int i = 0; i < N; ++i) result.at[i] = from_float<T>(x[i]);
+  *reinterpret_cast<Pack<T, N>*>(out + int64_t{index} * N) = result;
+}
+
+static sige_status launch_gate(const sige_conv_args& a, const void* product, cudaStream_t stream) {
+  return with_vector(a.source.dtype, a.outputs, aligned16(a), [&](auto type, auto size) {
+    using T = decltype(type);
+    constexpr int N = decltype(size)::value;
+    const int64_t count = int64_t{a.source.batch} * a.source.targets * (a.outputs / N);
+    if (count > MAX_VECTORS) return SIGE_UNSUPPORTED;
+    gate_kernel<T, N><<<(count + THREADS - 1) / THREADS, THREADS, 0, stream>>>(
+        static_cast<const T*>(product), static_cast<T*>(a.out), Addends<T>(a), Divider(a.outputs / N),
+        static_cast<uint32_t>(count), a.gate, a.activation, a.alpha);
     return launched();
   });
 }
@@ -107,7 +146,8 @@ static sige_status depthwise(const sige_conv_args& a, cudaStream_t stream) {
 
 // Rows that are read as they lie need no gather.
 static bool reads_rows(const sige_conv_args& a) {
-  return !a.source.table && !a.source.rows_2 && !transforms(a.source) && a.group == 1 && !seeds_output(a) && aligned(a.source.rows, 16);
+  return !a.source.table && !a.source.rows_2 && !transforms(a.source) && a.group == 1 && !seeds_output(a) &&
+         a.norm_epsilon == 0 && aligned(a.source.rows, 16);
 }
 
 static size_t gathered_bytes(const sige_conv_args& a) {
@@ -115,8 +155,14 @@ static size_t gathered_bytes(const sige_conv_args& a) {
   return reads_rows(a) ? 0 : align(element_size(s.dtype) * s.batch * s.targets * s.taps * s.channels);
 }
 
+// What a gate reads: the product of all columns.
+static size_t gated_bytes(const sige_conv_args& a) {
+  const sige_source& s = a.source;
+  return a.gated ? align(element_size(s.dtype) * s.batch * s.targets * columns_of(a)) : 0;
+}
+
 size_t conv_workspace(const sige_conv_args& a) {
-  return is_depthwise(a) ? 0 : PRODUCT_WORKSPACE + gathered_bytes(a);
+  return is_depthwise(a) ? 0 : PRODUCT_WORKSPACE + gathered_bytes(a) + gated_bytes(a);
 }
 
 sige_status conv(const sige_conv_args& a, const sige_execution& execution) {
@@ -131,12 +177,22 @@ sige_status conv(const sige_conv_args& a, const sige_execution& execution) {
   char* workspace = static_cast<char*>(execution.workspace);
   void* gathered = workspace + PRODUCT_WORKSPACE;
   if (!direct) {
-    if (sige_status status = launch_gather(a.source, 1, a.group, 0.0f, gathered, seeded ? &a : nullptr, stream))
+    const sige_status status =
+        a.norm_epsilon > 0 ? launch_norm(a, gathered, seeded, stream)
+                           : launch_gather(a.source, 1, a.group, 0.0f, gathered, seeded ? &a : nullptr, stream);
+    if (status) return status;
+  }
+  const void* const left = direct ? a.source.rows : gathered;
+  if (a.gated) {
+    void* product = workspace + PRODUCT_WORKSPACE + gathered_bytes(a);
+    if (sige_status status = multiply(*execution.plans, product_of(a), left, a.weight, a.bias, nullptr, product,
+                                      workspace, stream))
       return status;
+    return launch_gate(a, product, stream);
   }
   const void* residual = a.multiplier ? nullptr : a.residual;
-  if (sige_status status = multiply(*execution.plans, product_of(a), direct ? a.source.rows : gathered, a.weight,
-                                    seeded ? nullptr : a.bias, seeded ? a.out : residual, a.out, workspace, stream))
+  if (sige_status status = multiply(*execution.plans, product_of(a), left, a.weight, seeded ? nullptr : a.bias,
+                                    seeded ? a.out : residual, a.out, workspace, stream))
     return status;
   return finishes_after(a) ? launch_finish(a, stream) : SIGE_OK;
 }

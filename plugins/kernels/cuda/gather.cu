@@ -1,4 +1,5 @@
-// Gather: one thread per 16 bytes of the output; affine and activation fused.
+// Gather: one thread per 16 bytes of the output; affine and activation fused. And rows divided by their deviation, one warp
+// per row.
 #include "source.cuh"
 
 namespace sige::cuda {
@@ -19,25 +20,27 @@ struct GatherParameters {
   T* seed;
 };
 
-// The sum of the addends of one vector of the conv's output.
+// Seeds outputs [channel, channel + N) of row `row` of a conv with the sum of their addends.
 template <typename T, int N>
-__device__ void seed_vector(const GatherParameters<T>& p, uint32_t index) {
-  uint32_t row, vector, b, target;
-  p.seed_vectors.divide(index, row, vector);
-  p.targets.divide(row, b, target);
+__device__ void seed_vector(const Addends<T>& addends, const Divider& targets, uint32_t row, uint32_t channel, T* seed) {
+  uint32_t b, target;
+  targets.divide(row, b, target);
   float x[N] = {};
-  p.addends.template add_early<N>(b, row, vector * N, x);
+  addends.template add_early<N>(b, row, channel, x);
   Pack<T, N> result;
 #pragma unroll
   for (int i = 0; i < N; ++i) result.at[i] = from_float<T>(x[i]);
-  *reinterpret_cast<Pack<T, N>*>(p.seed + int64_t{index} * N) = result;
+  *reinterpret_cast<Pack<T, N>*>(seed + int64_t{row} * addends.outputs + channel) = result;
 }
 
 template <typename T, int N>
 __global__ void __launch_bounds__(THREADS) gather_kernel(const __grid_constant__ GatherParameters<T> p) {
   const uint32_t index = blockIdx.x * THREADS + threadIdx.x;
   if (index >= p.count) {
-    if (index - p.count < p.seed_count) seed_vector<T, N>(p, index - p.count);
+    if (index - p.count >= p.seed_count) return;
+    uint32_t row, vector;
+    p.seed_vectors.divide(index - p.count, row, vector);
+    seed_vector<T, N>(p.addends, p.targets, row, vector * N, p.seed);
     return;
   }
   uint32_t vector, tap_of_row, tap, row, target, b, group, group_vector;
@@ -97,6 +100,76 @@ sige_status launch_gather(const sige_source& s, int32_t phases, int32_t group, f
         static_cast<uint32_t>(seeds),
         static_cast<T*>(conv.out)};
     gather_kernel<T, N><<<(count + seeds + THREADS - 1) / THREADS, THREADS, 0, stream>>>(parameters);
+    return launched();
+  });
+}
+
+constexpr int32_t WARP = 32;
+
+template <typename T>
+struct NormParameters {
+  const T* rows;
+  T* out;
+  uint32_t count;  // rows
+  int32_t channels;
+  float epsilon;
+  Addends<T> addends;
+  Divider targets;
+  T* seed;  // the conv's output, or null
+};
+
+// The sum over a row of what `of` makes of its values, by a warp.
+template <typename T, int N, typename Of>
+__device__ float sum_row(const T* row, int32_t channels, const Of& of) {
+  float sum = 0.0f;
+  for (int32_t c = threadIdx.x % WARP * N; c < channels; c += WARP * N) {
+    const Pack<T, N> pack = *reinterpret_cast<const Pack<T, N>*>(row + c);
+#pragma unroll
+    for (int i = 0; i < N; ++i) sum += of(to_float(pack.at[i]));
+  }
+#pragma unroll
+  for (int other = WARP / 2; other; other /= 2) sum += __shfl_xor_sync(~0u, sum, other);
+  return sum;
+}
+
+// By two passes: a mean far from 0 costs no digits. The second and third one read the row out of the cache.
+template <typename T, int N>
+__global__ void __launch_bounds__(THREADS) norm_kernel(const __grid_constant__ NormParameters<T> p) {
+  const uint32_t row = blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP;
+  if (row >= p.count) return;
+  const T* from = p.rows + int64_t{row} * p.channels;
+  const float mean = sum_row<T, N>(from, p.channels, [](float x) { return x; }) / p.channels;
+  const float squares = sum_row<T, N>(from, p.channels, [=](float x) { return (x - mean) * (x - mean); });
+  const float factor = 1.0f / sqrtf(squares / p.channels + p.epsilon);
+  for (int32_t c = threadIdx.x % WARP * N; c < p.channels; c += WARP * N) {
+    Pack<T, N> pack = *reinterpret_cast<const Pack<T, N>*>(from + c);
+#pragma unroll
+    for (int i = 0; i < N; ++i) pack.at[i] = from_float<T>(to_float(pack.at[i]) * factor);
+    *reinterpret_cast<Pack<T, N>*>(p.out + int64_t{row} * p.channels + c) = pack;
+  }
+  if (!p.seed) return;
+  for (int32_t c = threadIdx.x % WARP * N; c < p.addends.outputs; c += WARP * N)
+    seed_vector<T, N>(p.addends, p.targets, row, c, p.seed);
+}
+
+sige_status launch_norm(const sige_conv_args& a, void* out, bool seeded, cudaStream_t stream) {
+  const sige_source& s = a.source;
+  const int64_t width = std::gcd(s.channels, seeded ? a.outputs : 0);
+  return with_vector(s.dtype, width, aligned16(s) && aligned16(a), [&](auto type, auto size) {
+    using T = decltype(type);
+    constexpr int N = decltype(size)::value;
+    const int64_t rows = int64_t{s.batch} * s.targets;
+    if (rows > MAX_VECTORS) return SIGE_UNSUPPORTED;
+    const NormParameters<T> parameters{static_cast<const T*>(s.rows),
+                                       static_cast<T*>(out),
+                                       static_cast<uint32_t>(rows),
+                                       s.channels,
+                                       a.norm_epsilon,
+                                       Addends<T>(a),
+                                       Divider(s.targets),
+                                       seeded ? static_cast<T*>(a.out) : nullptr};
+    constexpr int64_t ROWS = THREADS / WARP;
+    norm_kernel<T, N><<<(rows + ROWS - 1) / ROWS, THREADS, 0, stream>>>(parameters);
     return launched();
   });
 }

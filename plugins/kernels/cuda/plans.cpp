@@ -129,9 +129,11 @@ Product product_of(const sige_conv_args& a) {
   const sige_source& s = a.source;
   const bool seeded = seeds_output(a), bias = a.bias && !seeded;
   int32_t epilogue = bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
-  if (a.activation == SIGE_RELU && !a.multiplier) epilogue = bias ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_RELU;
-  return {s.dtype,   s.batch * s.targets, s.taps * (s.channels / a.group), a.outputs / a.group, a.group, epilogue,
-          seeded || (a.residual && !a.multiplier), s.dtype == SIGE_FLOAT32 && a.allow_tf32};
+  const bool last = !a.multiplier && !a.gated;  // nothing but the residual and the activation comes behind it
+  if (a.activation == SIGE_RELU && last) epilogue = bias ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_RELU;
+  const int32_t outputs = static_cast<int32_t>(columns_of(a) / a.group);
+  return {s.dtype,   s.batch * s.targets, s.taps * (s.channels / a.group), outputs, a.group, epilogue,
+          seeded || (a.residual && last), s.dtype == SIGE_FLOAT32 && a.allow_tf32};
 }
 
 namespace {

@@ -145,4 +145,8 @@ inline bool aligned16(const sige_conv_args& a) {
 sige_status launch_gather(const sige_source& source, int32_t phases, int32_t group, float pad_value, void* out,
                           const sige_conv_args* seeded, cudaStream_t stream);
 
+// Writes the rows of a conv with norm_epsilon, each divided by its deviation: [batch * targets][channels]. With `seeded`,
+// the same launch also writes the sum of the addends to the output.
+sige_status launch_norm(const sige_conv_args& a, void* out, bool seeded, cudaStream_t stream);
+
 }  // namespace sige::cuda
