@@ -140,10 +140,13 @@ class _Writer:
     def _attention(self, node: ir.Node, given: dict[str, ir.Value]) -> dict[str, Any]:
         rows, level = self._rows(node, given["q"])
         told: dict[str, Any] = {name: self._registry(node, given, name) for name in ("k_base", "v_base")}
-        outputs = self.registered[told["v_base"]].shape[2]
+        told |= {f"{name}_channels": self.registered[told[name]].shape[2] for name in ("k_base", "v_base")}
+        for name in ("k", "v"):
+            told[f"{name}_channels"] = self._tensor(node, given[name]).channels if name in given else 0
+        wide = {name: node.attributes[name].as_int() for name in ("heads", "dv") if name in node.attributes}
         return {
             **told, "level": level, "rows": self.rows[level], "channels": rows.channels,
-            "outputs": outputs,
+            "outputs": wide["heads"] * wide["dv"] if wide.get("dv") else told["v_base_channels"],
         }  # fmt: skip
 
     def _standard(self, node: ir.Node) -> None:

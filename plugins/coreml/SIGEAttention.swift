@@ -12,6 +12,17 @@ struct AttentionParameters {
     var dv: Int32
     var overlaid: Int32
     var scale: Float
+    var q: PartParameters
+    var k: PartParameters
+    var v: PartParameters
+    var keyBase: PartParameters
+    var valueBase: PartParameters
+}
+
+/// The channels of an array of which a kernel reads some, from `offset` on.
+struct PartParameters {
+    var channels: Int32
+    var offset: Int32
 }
 
 #if canImport(ObjectiveC)
@@ -22,18 +33,41 @@ public final class SIGEAttention: SIGELayer {
     private static let queries = 16, threads = 128, chunk = 32, memory = 128 * 4 + 16 * 32 * 4 + 32 * (32 + 4) * 2
     private static let widest = 512
 
-    private var keyBase = "", valueBase = "", heads = 1, scale: Float = 0
+    /// An array that is read: so many channels of `channels`, from `offset` on.
+    private struct Part {
+        var channels = 0, offset = 0
+
+        var parameters: PartParameters { PartParameters(channels: Int32(channels), offset: Int32(offset)) }
+    }
+
+    private var keyBase = "", valueBase = "", heads = 1, dk = 1, dv = 1, scale: Float = 0
+    private var parts: [String: Part] = [:]
     private var overlaid: Bool { inputs.contains("k") }
-    private var dk: Int { channels / heads }
-    private var dv: Int { outputs / heads }
 
     override func read(_ given: SIGEParameters) throws {
         keyBase = try given.string("k_base")
         valueBase = try given.string("v_base")
         heads = try given.count("heads")
         scale = try given.float("scale")
-        guard channels % heads == 0, outputs % heads == 0 else {
-            throw SIGELayerError("A SIGEAttention has \(heads) heads of \(channels) and \(outputs) channels.")
+        (dk, dv) = (try given.integer("dk"), try given.integer("dv"))
+        if dk == 0 {
+            guard channels % heads == 0, outputs % heads == 0 else {
+                throw SIGELayerError("A SIGEAttention has \(heads) heads of \(channels) and \(outputs) channels.")
+            }
+            (dk, dv) = (channels / heads, outputs / heads)
+        }
+        guard heads * dv == outputs else {
+            throw SIGELayerError("A SIGEAttention has \(heads) heads of \(dv) channels and \(outputs) outputs.")
+        }
+        for name in ["q", "k", "v", "k_base", "v_base"] {
+            let width = try name == "q" ? channels : given.integer("\(name)_channels")
+            let part = Part(channels: width, offset: try given.integer("\(name)_offset"))
+            let absent = !overlaid && (name == "k" || name == "v")
+            guard absent || part.offset + heads * (name.hasPrefix("v") ? dv : dk) <= part.channels else {
+                throw SIGELayerError(
+                    "A SIGEAttention reads more channels of '\(name)' than its \(part.channels); build the Core ML models anew.")
+            }
+            parts[name] = part
         }
         guard dk <= SIGEAttention.widest, dv <= SIGEAttention.widest, heads == 1 || dv % 4 == 0 else {
             throw SIGELayerError(
@@ -43,18 +77,22 @@ public final class SIGEAttention: SIGELayer {
         if scale == 0 { scale = 1 / Float(dk).squareRoot() }
     }
 
-    override func channelsOf(_ input: String) -> Int { input == "v" ? outputs : channels }
+    override func channelsOf(_ input: String) -> Int { part(input).channels }
+
+    private func part(_ name: String) -> Part { parts[name] ?? Part() }
 
     override func evaluate(_ given: [String: SIGERows], live: SIGEContext.Level, into result: inout SIGERows) throws {
         guard let q = given["q"] else { throw SIGELayerError("A SIGEAttention has no input 'q'.") }
         let (keyMemory, valueMemory, pixels) = try recorded()
-        var keys = SIGEAttention.rows(keyMemory, pixels, channels), values = SIGEAttention.rows(valueMemory, pixels, outputs)
+        var keys = SIGEAttention.rows(keyMemory, pixels, part("k_base"), heads * dk)
+        var values = SIGEAttention.rows(valueMemory, pixels, part("v_base"), outputs)
+        let (queryAt, keyAt, valueAt) = (part("q").offset, part("k").offset, part("v").offset)
         let count = min(live.count, rows)
         if let k = given["k"], let v = given["v"] {
             for row in 0..<count {
                 let pixel = Int(live.active.integers[row])
-                for c in 0..<channels { keys[pixel, c] = k[row, c] }
-                for c in 0..<outputs { values[pixel, c] = v[row, c] }
+                for c in 0..<heads * dk { keys[pixel, c] = k[row, keyAt + c] }
+                for c in 0..<outputs { values[pixel, c] = v[row, valueAt + c] }
             }
         }
         var scores = [Float](repeating: 0, count: pixels)
@@ -63,7 +101,7 @@ public final class SIGEAttention: SIGELayer {
                 var top = -Float.infinity
                 for n in 0..<pixels {
                     var score: Float = 0
-                    for i in head * dk..<(head + 1) * dk { score += q[row, i] * scale * keys[n, i] }
+                    for i in head * dk..<(head + 1) * dk { score += q[row, queryAt + i] * scale * keys[n, i] }
                     scores[n] = score
                     top = max(top, score)
                 }
@@ -96,7 +134,8 @@ public final class SIGEAttention: SIGELayer {
                 buffers: [keys, values, live.active, live.live],
                 parameters: AttentionParameters(
                     fresh: Int32(rows), pixels: Int32(pixels), heads: Int32(heads), dk: Int32(dk), dv: Int32(dv),
-                    overlaid: overlaid ? 1 : 0, scale: scale),
+                    overlaid: overlaid ? 1 : 0, scale: scale, q: part("q").parameters, k: part("k").parameters,
+                    v: part("v").parameters, keyBase: part("k_base").parameters, valueBase: part("v_base").parameters),
                 groups: (ceilDivide(rows, SIGEAttention.queries), heads, 1), threads: (SIGEAttention.threads, 1),
                 memory: SIGEAttention.memory + SIGEAttention.queries * line * 2),
             in: commands)
@@ -104,16 +143,20 @@ public final class SIGEAttention: SIGELayer {
 
     /// Recorded keys and values, and how many there are.
     private func recorded() throws -> (SIGEMemory, SIGEMemory, Int) {
-        let keys = try context.array(keyBase, channels: channels), values = try context.array(valueBase, channels: outputs)
-        let pixels = keys.halfCount / channels
-        try require(values.halfCount == pixels * outputs, "\(pixels) keys and \(values.halfCount / outputs) values")
+        let (keyWidth, valueWidth) = (part("k_base").channels, part("v_base").channels)
+        let keys = try context.array(keyBase, channels: keyWidth)
+        let values = try context.array(valueBase, channels: valueWidth)
+        let pixels = keys.halfCount / keyWidth
+        try require(values.halfCount == pixels * valueWidth, "\(pixels) keys and \(values.halfCount / valueWidth) values")
         return (keys, values, pixels)
     }
 
-    private static func rows(_ memory: SIGEMemory, _ count: Int, _ channels: Int) -> SIGERows {
+    /// Channels of a recorded array as rows of their own.
+    private static func rows(_ memory: SIGEMemory, _ count: Int, _ part: Part, _ channels: Int) -> SIGERows {
         var result = SIGERows(count: count, channels: channels)
         for row in 0..<count {
-            for c in 0..<channels { result[row, c] = SIGEHalf.float(memory.halves[row * channels + c]) }
+            let from = row * part.channels + part.offset
+            for c in 0..<channels { result[row, c] = SIGEHalf.float(memory.halves[from + c]) }
         }
         return result
     }

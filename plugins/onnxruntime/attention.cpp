@@ -4,11 +4,12 @@ namespace sige::ort {
 
 Attention::Attention(const Ort::ConstKernelInfo& info, const Target& target)
     : Kernel(info, target),
-      heads_(positive(to_int32(info.GetAttribute<int64_t>("heads"), "heads"), "heads")),
-      scale_(attribute(info, "scale", 0.0f)) {}
+      settings_(attention_settings(
+          [&](const char* name) { return to_int32(attribute(info, name, int64_t{0}), name); },
+          attribute(info, "scale", 0.0f))) {}
 
 void Attention::run(Call& call) const {
-  sige_attention_args args = attention_args(call, target_.dtype, heads_, scale_);
+  sige_attention_args args = attention_args(call, target_.dtype, settings_);
   size_t bytes = 0;
   check(sige_attention_workspace_size(&args, target_.backend, &bytes));
   args.out = call.output({args.batch, args.fresh, int64_t{args.heads} * args.dv});

@@ -13,8 +13,7 @@ class Attention : Kernel {
   void run(Call& call) const;
 
  private:
-  int32_t heads_;
-  float scale_;
+  AttentionSettings settings_;
 };
 
 }  // namespace sige::ort

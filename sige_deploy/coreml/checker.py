@@ -18,6 +18,7 @@ from sige_deploy.coreml.layers import (
     weight_shapes,
 )
 from sige_deploy.errors import ExportError
+from sige_deploy.ops.attention import OFFSETS, parts_mistake
 
 BYTES: Final = 2 << 30  # a model of this format, and any protobuf message, is smaller
 CHANNELS: Final = 4 * 2048  # four in each slice of a texture
@@ -166,7 +167,9 @@ def _custom(layer: Any) -> Iterator[str]:
             yield f"has {name} {p[name]}, which is 1 or more"
             return
     for name in ("group", "phases", "heads"):
-        if name in p and (p["channels"] % p[name] or (name != "phases" and p["outputs"] % p[name])):
+        if name not in p or p.get("dk"):
+            continue
+        if p["channels"] % p[name] or (name != "phases" and p["outputs"] % p[name]):
             yield f"has {name} {p[name]}, which does not divide its channels"
             return
     unknown = [n for n in told.inputs if n not in TENSORS] + [
@@ -204,8 +207,8 @@ def _places(layer: Layer) -> Iterator[str]:
     required = "q" if layer.op == "Attention" else "rows"
     if required not in tensors:
         yield f"takes no {required}"
-    if layer.op == "Attention" and ("k" in tensors) != ("v" in tensors):
-        yield "takes only one of k and v"
+    if layer.op == "Attention":
+        yield from _parts(layer)
     if "geometry" not in p:
         return
     if layer.op == "Conv" and "weight" not in weights:
@@ -221,6 +224,25 @@ def _places(layer: Layer) -> Iterator[str]:
     for name in ("scale", "shift"):
         if p[f"{name}_name"] and name in weights:
             yield f"has its {name} both recorded and as a weight"
+
+
+def _parts(layer: Layer) -> Iterator[str]:
+    """The channels that an Attention reads of its inputs."""
+    p, tensors = layer.parameters, layer.inputs
+    if ("k" in tensors) != ("v" in tensors):
+        yield "takes only one of k and v"
+    mistake = parts_mistake(p["dk"], p["dv"], [p[name] for name in OFFSETS])
+    if mistake is not None:
+        yield f"has attributes that do not fit: {mistake.rstrip('.')}"
+        return
+    dk, dv = (p["dk"], p["dv"]) if p["dk"] else (p["channels"] // p["heads"], p["outputs"] // p["heads"])
+    if p["heads"] * dv != p["outputs"]:
+        yield f"has {p['outputs']} outputs, its {p['heads']} heads give {p['heads'] * dv}"
+    for name in (*tensors, "k_base", "v_base"):
+        channels = p["channels"] if name == "q" else p[f"{name}_channels"]
+        end = p[f"{name}_offset"] + p["heads"] * (dv if name.startswith("v") else dk)
+        if end > channels or (not p["dk"] and end < channels):
+            yield f"reads {end} channels of {name}, which has {channels}"
 
 
 def _weight(name: str, weight: Any, shape: Shape) -> Iterator[str]:

@@ -47,7 +47,14 @@ _PLACES: Final[dict[str, dict[str, type]]] = {
     "Gather": _SOURCE,
     "Conv": _SOURCE,
     "Scatter": {"base": str, "pixels": int},
-    "Attention": {"k_base": str, "v_base": str},
+    "Attention": {
+        "k_base": str,
+        "v_base": str,
+        "k_channels": int,  # of k; 0 without it
+        "v_channels": int,
+        "k_base_channels": int,
+        "v_base_channels": int,
+    },
 }
 
 
@@ -110,8 +117,8 @@ def tensor_shapes(layer: Layer, inputs: Sequence[Sequence[int]]) -> dict[str, tu
         "residual": (1, outputs, 1, count),
         "multiplier": (1, outputs, 1, count),
         "q": (1, channels, 1, count),
-        "k": (1, channels, 1, count),
-        "v": (1, outputs, 1, count),
+        "k": (1, int(p.get("k_channels", 0)), 1, count),
+        "v": (1, int(p.get("v_channels", 0)), 1, count),
         "": (1, outputs, 1, int(p["pixels"]) if layer.op == "Scatter" else count),
     }
     return {name: wanted[name] for name in (*layer.inputs, "") if name in wanted}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ops.helpers import PROFILE, assert_close, pixels, random
+from ops.helpers import PROFILE, assert_close, pixels, random, widened
 
 from sige_deploy.ops.attention import attention
 
@@ -22,6 +22,7 @@ from .library import Kernels
     dv=st.sampled_from([1, 16, 20, 40]),
     scale=st.sampled_from([0.0, 0.3]),
     crossing=st.booleans(),
+    wide=st.sampled_from(["no", "apart", "together"]),
 )
 def test_cpu_agrees(
     kernels: Kernels,
@@ -33,6 +34,7 @@ def test_cpu_agrees(
     dv: int,
     scale: float,
     crossing: bool,
+    wide: str,
 ) -> None:
     active = data.draw(pixels(min(count, 40))) + np.int32(max(count - 40, 0))
     k, v = random(1, np.float32, batch, count, heads * dk), random(2, np.float32, batch, count, heads * dv)
@@ -47,7 +49,10 @@ def test_cpu_agrees(
     if crossing:
         inputs |= dict.fromkeys(("k", "v", "active"))
     expected = attention(**inputs, heads=heads, scale=scale)
-    assert_close(cpu.attention(kernels, inputs, heads=heads, scale=scale), expected)
+    parts: dict[str, int] = {}
+    if wide != "no":
+        inputs, parts = widened(inputs, heads, together=wide == "together")
+    assert_close(cpu.attention(kernels, inputs, heads=heads, scale=scale, **parts), expected)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

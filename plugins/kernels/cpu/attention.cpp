@@ -37,7 +37,9 @@ static void pack(const sige_attention_args& a, const Packed& packed, const sige_
   for (int32_t p = 0; a.active && p < a.fresh; ++p) packed.fresh[a.active[p]] = p;
 
   const int64_t keys = padded_keys(a), tasks = ceil_div(keys, PACK_KEYS);
-  const int64_t key_channels = int64_t{a.heads} * a.dk, value_channels = int64_t{a.heads} * a.dv;
+  const int64_t k_stride = row_stride(a.k_stride, a.heads, a.dk), v_stride = row_stride(a.v_stride, a.heads, a.dv);
+  const int64_t k_base_stride = row_stride(a.k_base_stride, a.heads, a.dk);
+  const int64_t v_base_stride = row_stride(a.v_base_stride, a.heads, a.dv);
   parallel(execution, int64_t{a.batch} * a.heads * tasks, [&](int64_t task) {
     const int64_t h = task / tasks % a.heads, b = task / tasks / a.heads, first = task % tasks * PACK_KEYS;
     float* to_keys = packed.keys + (b * a.heads + h) * keys * a.dk;
@@ -48,8 +50,8 @@ static void pack(const sige_attention_args& a, const Packed& packed, const sige_
       const float* k = static_cast<const float*>(p < 0 ? a.k_base : a.k);
       const float* v = static_cast<const float*>(p < 0 ? a.v_base : a.v);
       const int64_t row = !real ? 0 : p < 0 ? b * a.pixels + n : b * a.fresh + p;
-      const float* key = k + row * key_channels + h * a.dk;
-      const float* value = v + row * value_channels + h * a.dv;
+      const float* key = k + row * (p < 0 ? k_base_stride : k_stride) + h * a.dk;
+      const float* value = v + row * (p < 0 ? v_base_stride : v_stride) + h * a.dv;
       float* column = to_keys + n / PANEL * PANEL * a.dk + n % PANEL;
       for (int64_t i = 0; i < a.dk; ++i) column[i * PANEL] = real ? key[i] : 0.0f;
       for (int64_t i = 0; i < a.dv; i += PANEL) {
@@ -96,16 +98,16 @@ sige_status attention(const sige_attention_args& a, const sige_execution& execut
 
   const float scale = a.scale != 0 ? a.scale : 1.0f / __builtin_sqrtf(static_cast<float>(a.dk));
   const int64_t keys = padded_keys(a), blocks = ceil_div(a.fresh, MAX_ROWS);
-  const int64_t key_channels = int64_t{a.heads} * a.dk, value_channels = int64_t{a.heads} * a.dv;
+  const int64_t q_stride = row_stride(a.q_stride, a.heads, a.dk), channels = int64_t{a.heads} * a.dv;
   parallel(execution, int64_t{a.batch} * a.heads * blocks, [&](int64_t task) {
     const int64_t h = task / blocks % a.heads, b = task / blocks / a.heads;
     const Block range = block_of(a.fresh, blocks, task % blocks);
     const int count = static_cast<int>(range.last - range.first);
     const float* packed_keys = packed.keys + (b * a.heads + h) * keys * a.dk;
     const float* packed_values = packed.values + (b * a.heads + h) * keys * padded_width(a.dv);
-    float* out = static_cast<float*>(a.out) + (b * a.fresh + range.first) * value_channels + h * a.dv;
+    float* out = static_cast<float*>(a.out) + (b * a.fresh + range.first) * channels + h * a.dv;
 
-    const float* queries = static_cast<const float*>(a.q) + (b * a.fresh + range.first) * key_channels + h * a.dk;
+    const float* queries = static_cast<const float*>(a.q) + (b * a.fresh + range.first) * q_stride + h * a.dk;
 
     Left left, weights;  // queries; scores, then softmax weights, of one block of keys
     Tile tile;
@@ -113,7 +115,7 @@ sige_status attention(const sige_attention_args& a, const sige_execution& execut
     for (int m = 0; m < count; ++m) {
       maximum[m] = LOWEST;
       sum[m] = 0;
-      for (int64_t i = 0; i < a.dv; ++i) out[m * value_channels + i] = 0;
+      for (int64_t i = 0; i < a.dv; ++i) out[m * channels + i] = 0;
     }
 
     for (int64_t first = 0; first < a.pixels; first += KEY_BLOCK) {
@@ -121,7 +123,7 @@ sige_status attention(const sige_attention_args& a, const sige_execution& execut
       for (int64_t d = 0; d < a.dk; d += DEPTH) {
         const int64_t depth = min(DEPTH, a.dk - d);
         for (int m = 0; m < count; ++m)
-          memcpy(left.at + m * STRIDE, queries + m * key_channels + d, depth * sizeof(float));
+          memcpy(left.at + m * STRIDE, queries + m * q_stride + d, depth * sizeof(float));
         for (int64_t n = 0; n < valid; n += PANEL) {
           multiply(count, left, depth, packed_keys + (first + n) * a.dk + d * PANEL, PANEL, tile, false);
           for (int m = 0; m < count; ++m) {
@@ -136,13 +138,13 @@ sige_status attention(const sige_attention_args& a, const sige_execution& execut
         const int64_t columns = min(PANEL, a.dv - i), width = panel_width(columns);
         multiply(count, weights, valid, packed_values + i * keys + first * width, width, tile, false);
         for (int m = 0; m < count; ++m) {
-          float* x = out + m * value_channels + i;
+          float* x = out + m * channels + i;
           for (int64_t c = 0; c < columns; ++c) x[c] = x[c] * shrink[m] + tile.at[m * PANEL + c];
         }
       }
     }
     for (int m = 0; m < count; ++m)
-      for (int64_t i = 0; i < a.dv; ++i) out[m * value_channels + i] /= sum[m];
+      for (int64_t i = 0; i < a.dv; ++i) out[m * channels + i] /= sum[m];
   });
   return SIGE_OK;
 }

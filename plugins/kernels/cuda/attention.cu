@@ -116,6 +116,11 @@ sige_status attention(const sige_attention_args& a, const sige_execution& execut
   const int32_t splits = splits_of(a, choice, machine, cluster);
   const bool partial = splits > 1 && !cluster;
   char* const workspace = static_cast<char*>(execution.workspace);
+  const int64_t q_stride = row_stride(a.q_stride, a.heads, a.dk), k_stride = row_stride(a.k_stride, a.heads, a.dk);
+  const int64_t v_stride = row_stride(a.v_stride, a.heads, a.dv);
+  const int64_t k_base_stride = row_stride(a.k_base_stride, a.heads, a.dk);
+  const int64_t v_base_stride = row_stride(a.v_base_stride, a.heads, a.dv);
+  const auto vectors = [](const void* array, int64_t stride) { return !array || (aligned(array, 16) && stride % 8 == 0); };
   const auto slice = static_cast<int32_t>(blocks_for(blocks_for(a.dv, choice.slices), 16) * 16);
   const AttentionParameters p{
       a.q,
@@ -137,8 +142,13 @@ sige_status attention(const sige_attention_args& a, const sige_execution& execut
       choice.slices,
       slice,
       1,
-      a.dk % 8 == 0 && aligned(a.q, 16) && aligned(a.k, 16) && aligned(a.k_base, 16),
-      a.dv % 8 == 0 && aligned(a.v, 16) && aligned(a.v_base, 16),
+      q_stride,
+      k_stride,
+      v_stride,
+      k_base_stride,
+      v_base_stride,
+      a.dk % 8 == 0 && vectors(a.q, q_stride) && vectors(a.k, k_stride) && vectors(a.k_base, k_base_stride),
+      a.dv % 8 == 0 && vectors(a.v, v_stride) && vectors(a.v_base, v_base_stride),
       a.dv % 4 == 0 && aligned(a.out, 8),
       LOG2E * (a.scale != 0 ? a.scale : 1.0f / sqrtf(static_cast<float>(a.dk)))};
 

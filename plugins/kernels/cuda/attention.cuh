@@ -22,6 +22,7 @@ struct AttentionParameters {
   int32_t batch, fresh, pixels, heads, dk, dv, splits;
   int32_t slices, slice;  // attention_wide: blocks that share the channels of a head's values, and channels of each
   int32_t stages;         // attention_wide: tiles of keys in flight
+  int64_t q_stride, k_stride, v_stride, k_base_stride, v_base_stride;  // elements from row to row
   bool wide_k, wide_v;    // whether channels may be loaded 16 bytes at a time
   bool wide_out;          // whether outputs may be stored 4 at a time
   float scale;            // times log2(e): the softmax uses powers of two
@@ -32,25 +33,26 @@ template <typename T>
 struct Head {
   const T *queries, *fresh_keys, *base_keys, *fresh_values, *base_values;
   T* out;
-  int64_t key_channels, value_channels;
+  int64_t q_stride, k_stride, v_stride, k_base_stride, v_base_stride, channels;
 
   __device__ Head(const AttentionParameters& p, uint32_t index)
-      : key_channels(int64_t{p.heads} * p.dk), value_channels(int64_t{p.heads} * p.dv) {
+      : q_stride(p.q_stride), k_stride(p.k_stride), v_stride(p.v_stride), k_base_stride(p.k_base_stride),
+        v_base_stride(p.v_base_stride), channels(int64_t{p.heads} * p.dv) {
     const int64_t b = index / static_cast<uint32_t>(p.heads), h = index - b * p.heads;
-    queries = static_cast<const T*>(p.q) + b * p.fresh * key_channels + h * p.dk;
-    fresh_keys = static_cast<const T*>(p.k) + b * p.fresh * key_channels + h * p.dk;
-    base_keys = static_cast<const T*>(p.k_base) + b * p.pixels * key_channels + h * p.dk;
-    fresh_values = static_cast<const T*>(p.v) + b * p.fresh * value_channels + h * p.dv;
-    base_values = static_cast<const T*>(p.v_base) + b * p.pixels * value_channels + h * p.dv;
-    out = static_cast<T*>(p.out) + b * p.fresh * value_channels + h * p.dv;
+    queries = static_cast<const T*>(p.q) + b * p.fresh * q_stride + h * p.dk;
+    fresh_keys = static_cast<const T*>(p.k) + b * p.fresh * k_stride + h * p.dk;
+    base_keys = static_cast<const T*>(p.k_base) + b * p.pixels * k_base_stride + h * p.dk;
+    fresh_values = static_cast<const T*>(p.v) + b * p.fresh * v_stride + h * p.dv;
+    base_values = static_cast<const T*>(p.v_base) + b * p.pixels * v_base_stride + h * p.dv;
+    out = static_cast<T*>(p.out) + b * p.fresh * channels + h * p.dv;
   }
-  __device__ const T* query(int64_t row) const { return queries + row * key_channels; }
+  __device__ const T* query(int64_t row) const { return queries + row * q_stride; }
   // `fresh` is the pixel's fresh row or -1.
   __device__ const T* key(int64_t pixel, int64_t fresh) const {
-    return (fresh >= 0 ? fresh_keys : base_keys) + (fresh >= 0 ? fresh : pixel) * key_channels;
+    return fresh >= 0 ? fresh_keys + fresh * k_stride : base_keys + pixel * k_base_stride;
   }
   __device__ const T* value(int64_t pixel, int64_t fresh) const {
-    return (fresh >= 0 ? fresh_values : base_values) + (fresh >= 0 ? fresh : pixel) * value_channels;
+    return fresh >= 0 ? fresh_values + fresh * v_stride : base_values + pixel * v_base_stride;
   }
 };
 

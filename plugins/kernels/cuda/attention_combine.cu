@@ -18,7 +18,7 @@ static __global__ void __launch_bounds__(THREADS)
     sum += p.partial[(s * rows + row) * p.dv + column] * shrink;
   }
   const Head<T> head(p, row / p.fresh);
-  head.out[row % p.fresh * head.value_channels + column] = from_float<T>(sum / total);
+  head.out[row % p.fresh * head.channels + column] = from_float<T>(sum / total);
 }
 
 cudaError_t attention_code(cudaFuncAttributes* attributes) {

@@ -89,7 +89,7 @@ __device__ inline void finish(const AttentionParameters& p, const Head<__half>& 
       values[3] += sum[part].w * shrink;
     }
     const float share = __fdividef(1.0f, total);
-    __half* to = head.out + (first_query + row) * head.value_channels + first_column + column;
+    __half* to = head.out + (first_query + row) * head.channels + first_column + column;
     if (p.wide_out) {
       *reinterpret_cast<uint2*>(to) =
           make_uint2(to_halves(values[0] * share, values[1] * share), to_halves(values[2] * share, values[3] * share));

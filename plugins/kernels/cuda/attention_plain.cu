@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(PLAIN_THREADS) attention_plain_kernel(const __
     const int32_t row = first_query + warp * WARP_QUERIES + m;
     if (row >= p.fresh) continue;
     const int64_t slot = (int64_t{blockIdx.z} * gridDim.y + blockIdx.y) * p.fresh + row;
-    T* const out = head.out + row * head.value_channels;
+    T* const out = head.out + row * head.channels;
     if (p.partial && lane == 0) p.partial_state[slot] = make_float2(maximum[m], total[m]);
 #pragma unroll
     for (int c = 0; c < COLUMNS; ++c) {

@@ -60,9 +60,9 @@ struct PlainReduction {
 
 // Channels [channel, channel + 4) of a head of `width`; zeros past its end.
 template <typename In>
-half4 load_head(In rows, int b, int count, int row, int heads, int head, int width, int channel) {
+half4 load_head(In rows, PartParameters part, int b, int count, int row, int head, int width, int channel) {
   if (channel >= width) return half4(0);
-  half4 x = load(rows, b, count, row, head * width + channel, heads * width);
+  half4 x = load(rows, b, count, row, part.offset + head * width + channel, part.channels);
   for (int i = 1; i < 4; ++i) {
     if (channel + i >= width) x[i] = 0;
   }
@@ -85,7 +85,7 @@ void attention(In q, In k, In v, Out out, device const half* k_base, device cons
   for (int d = 0; d < p.dk; d += CHUNK) {
     half4 x = half4(0);
     if (first_query + line < fresh) {
-      x = load_head(q, b, p.fresh, first_query + line, p.heads, head, p.dk, d + vector * 4);
+      x = load_head(q, p.q, b, p.fresh, first_query + line, head, p.dk, d + vector * 4);
     }
     *(threadgroup half4*)(queries + line * query_stride + d + vector * 4) = x;
   }
@@ -110,8 +110,8 @@ void attention(In q, In k, In v, Out out, device const half* k_base, device cons
       for (int n = line; n < KEYS; n += KEY_LINES) {
         half4 x = half4(0);
         if (n < valid) {
-          x = rows[n] < 0 ? load_head(k_base, b, p.pixels, first + n, p.heads, head, p.dk, d + vector * 4)
-                          : load_head(k, b, p.fresh, rows[n], p.heads, head, p.dk, d + vector * 4);
+          x = rows[n] < 0 ? load_head(k_base, p.k_base, b, p.pixels, first + n, head, p.dk, d + vector * 4)
+                          : load_head(k, p.k, b, p.fresh, rows[n], head, p.dk, d + vector * 4);
         }
         *(threadgroup half4*)(shared.tile + n * CHUNK_STRIDE + vector * 4) = x;
       }
@@ -143,8 +143,8 @@ void attention(In q, In k, In v, Out out, device const half* k_base, device cons
       for (int n = line; n < KEYS; n += KEY_LINES) {
         half4 x = half4(0);
         if (n < valid) {
-          x = rows[n] < 0 ? load_head(v_base, b, p.pixels, first + n, p.heads, head, p.dv, c * CHUNK + vector * 4)
-                          : load_head(v, b, p.fresh, rows[n], p.heads, head, p.dv, c * CHUNK + vector * 4);
+          x = rows[n] < 0 ? load_head(v_base, p.v_base, b, p.pixels, first + n, head, p.dv, c * CHUNK + vector * 4)
+                          : load_head(v, p.v, b, p.fresh, rows[n], head, p.dv, c * CHUNK + vector * 4);
         }
         *(threadgroup half4*)(shared.tile + n * CHUNK_STRIDE + vector * 4) = x;
       }

@@ -40,6 +40,12 @@ struct ScatterParameters {
   int width;         // pixels of a line of the output's image
 };
 
+// The channels of an array of which a kernel reads some, from `offset` on.
+struct PartParameters {
+  int channels;
+  int offset;
+};
+
 struct AttentionParameters {
   int fresh;
   int pixels;        // of k_base and v_base
@@ -48,4 +54,5 @@ struct AttentionParameters {
   int dv;
   int overlaid;      // whether k, v and active are given
   float scale;
+  PartParameters q, k, v, k_base, v_base;
 };

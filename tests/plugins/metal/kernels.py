@@ -40,7 +40,12 @@ Conv = _struct(
     source=Source,
 )
 Scatter = _struct("Scatter", "i pixels i fresh i channels i width")
-Attention = _struct("Attention", "i fresh i pixels i heads i dk i dv i overlaid f scale")
+Part = _struct("Part", "i channels i offset")
+Attention = _struct(
+    "Attention",
+    "i fresh i pixels i heads i dk i dv i overlaid f scale part q part k part v part k_base part v_base",
+    part=Part,
+)
 
 Array = np.ndarray | None
 
@@ -170,15 +175,25 @@ class MetalKernels:
         *,
         heads: int,
         scale: float = 0.0,
+        dk: int = 0,
+        dv: int = 0,
         live: int | None = None,
+        **offsets: int,
     ) -> np.ndarray:
         """[B, P, heads * dv]."""
-        (batch, fresh, channels), outputs = q.shape, v_base.shape[2]
-        dk, dv = channels // heads, outputs // heads
-        call = _Call(self._images, (batch, fresh, outputs))
+        batch, fresh, channels = q.shape
+        dk, dv = dk or channels // heads, dv or v_base.shape[2] // heads
+        call = _Call(self._images, (batch, fresh, heads * dv))
         call.buffers(k_base, v_base, active, _live(live, fresh))
         scale = scale or 1 / math.sqrt(dk)
-        call.parameters(Attention(fresh, k_base.shape[1], heads, dk, dv, active is not None, scale))
+        arrays = {"q": q, "k": k, "v": v, "k_base": k_base, "v_base": v_base}
+        parts = [
+            Part(0 if array is None else array.shape[2], offsets.pop(f"{name}_offset", 0))
+            for name, array in arrays.items()
+        ]
+        assert not offsets
+        overlaid = active is not None
+        call.parameters(Attention(fresh, k_base.shape[1], heads, dk, dv, overlaid, scale, *parts))
         call.rows(q, k, v)
         kind = "attention_plain" if self._plain else "attention"
         name = next(f"{kind}_{widest}" for widest in (64, 160, 512) if dv <= widest)

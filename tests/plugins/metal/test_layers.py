@@ -109,6 +109,8 @@ def _cases() -> list[Case]:
         _attention(2, 12, 8, overlaid=True),
         _attention(1, 40, 70, overlaid=False),
         _attention(1, 200, 200, overlaid=True, scale=0.05),
+        _attention(2, 12, 8, overlaid=True, together=True),
+        _attention(3, 40, 20, overlaid=False, together=True),
     ]
 
 
@@ -157,17 +159,35 @@ def _scatter() -> Case:
     return _case("Scatter", 7, 7, {"rows": _tensor(1, 7)}, {}, context, base="base", pixels=256)
 
 
-def _attention(heads: int, dk: int, dv: int, *, overlaid: bool, scale: float = 0.0) -> Case:
-    widths = {"q": dk} | ({"k": dk, "v": dv} if overlaid else {})
-    given = {name: _tensor(seed, heads * width) for seed, (name, width) in enumerate(widths.items())}
+def _attention(
+    heads: int, dk: int, dv: int, *, overlaid: bool, scale: float = 0.0, together: bool = False
+) -> Case:
+    """together: q, k and v are parts of one tensor, and all inputs have channels that are not read."""
+    widths = {"q": heads * dk} | ({"k": heads * dk, "v": heads * dv} if overlaid else {})
     pixels = 256 if overlaid else 77
-    arrays = {
-        "keys": random(8, HALF, 1, pixels, heads * dk),
-        "values": random(9, HALF, 1, pixels, heads * dv),
+    bases = {"k_base": heads * dk, "v_base": heads * dv}
+    told: dict[str, int | float | str] = {
+        "k_base": "keys",
+        "v_base": "values",
+        "heads": heads,
+        "scale": scale,
     }
+    if together:
+        told |= {f"{name}_offset": 3 + sum(list(widths.values())[:i]) for i, name in enumerate(widths)}
+        told |= {"dk": dk, "dv": dv, "k_base_offset": 5, "v_base_offset": 16}
+        widths = dict.fromkeys(widths, 3 + sum(widths.values()) + 6)
+        bases = {"k_base": heads * dk + 8, "v_base": heads * dv + 16}
+    given = {
+        name: _tensor(0 if together else seed, width) for seed, (name, width) in enumerate(widths.items())
+    }
+    arrays = {
+        "keys": random(8, HALF, 1, pixels, bases["k_base"]),
+        "values": random(9, HALF, 1, pixels, bases["v_base"]),
+    }
+    told |= {f"{name}_channels": width for name, width in bases.items()}
+    told |= {f"{name}_channels": widths.get(name, 0) for name in ("k", "v")}
     context = Context({"l": LIVE}, {"l": _far(ACTIVE)}, {}, {}, arrays)
-    told = {"k_base": "keys", "v_base": "values", "heads": heads, "scale": scale}
-    return _case("Attention", heads * dk, heads * dv, given, {}, context, **told)
+    return _case("Attention", widths["q"], heads * dv, given, {}, context, **told)
 
 
 def _case(

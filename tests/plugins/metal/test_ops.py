@@ -16,6 +16,7 @@ from ops.helpers import (
     pixels,
     random,
     two_sources,
+    widened,
     windows,
 )
 
@@ -170,6 +171,7 @@ def test_scatter_agrees(
     dv=st.sampled_from([4, 16, 20, 40]),
     scale=st.sampled_from([0.0, 0.3]),
     crossing=st.booleans(),
+    wide=st.sampled_from(["no", "apart", "together"]),
 )
 def test_attention_agrees(
     metal: MetalKernels,
@@ -181,13 +183,17 @@ def test_attention_agrees(
     dv: int,
     scale: float,
     crossing: bool,
+    wide: str,
 ) -> None:
     active = data.draw(pixels(min(count, 40))) + np.int32(max(count - 40, 0))
     inputs = _attention_inputs(batch, count, heads * dk, heads * dv, active)
     if crossing:
         inputs |= dict.fromkeys(("k", "v", "active"))
     expected = attention(**inputs, heads=heads, scale=scale)
-    assert_close(metal.attention(**inputs, heads=heads, scale=scale), expected)
+    parts: dict[str, int] = {}
+    if wide != "no":
+        inputs, parts = widened(inputs, heads, together=wide == "together")
+    assert_close(metal.attention(**inputs, heads=heads, scale=scale, **parts), expected)
 
 
 @pytest.mark.parametrize(("heads", "dk", "dv"), [(1, 70, 3), (2, 160, 160), (1, 512, 512)])

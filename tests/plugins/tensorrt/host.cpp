@@ -174,6 +174,11 @@ int main(int, char** arguments) {
   drive("Attention", Fields().text("inputs", "q k v k_base v_base active").number("heads", 4).real("scale", 0.5f),
         {{2, -1, 64}, {2, -1, 64}, {2, -1, 32}, {2, 96, 64}, {2, 96, 32}, {-1}},
         {false, false, false, false, false, true}, {2, -1, 32}, 4, {2, 95, 32});
+  drive("Attention",
+        Fields().text("inputs", "q k v k_base v_base active").number("heads", 4).number("dk", 16).number("dv", 8)
+            .number("q_offset", 32).number("k_offset", 96).number("v_base_offset", 64),
+        {{2, -1, 160}, {2, -1, 160}, {2, -1, 32}, {2, 96, 64}, {2, 96, 96}, {-1}},
+        {false, false, false, false, false, true}, {2, -1, 32}, 4, {2, 96, 95});
 
   refused("Conv", Fields().text("inputs", "rows"));                                       // no weight
   refused("Conv", Fields().text("inputs", "weight rows"));                                // out of order
@@ -183,5 +188,7 @@ int main(int, char** arguments) {
   refused("Gather", Fields().text("inputs", "rows").number("phases", 2));                 // phases without a table
   refused("Scatter", Fields());                                                           // no inputs
   refused("Attention", Fields().text("inputs", "q k v k_base v_base active"));            // no heads
+  refused("Attention", Fields().text("inputs", "q k_base v_base").number("heads", 4).number("dk", 8));  // no dv
+  refused("Attention", Fields().text("inputs", "q k_base v_base").number("heads", 4).number("q_offset", 8));  // no dk
   std::printf("all as expected\n");
 }

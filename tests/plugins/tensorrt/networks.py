@@ -64,6 +64,28 @@ CASES: dict[str, tuple[str, str, dict[str, tuple[int | str, ...]], Attributes, l
     ),
     "scatter": ("Scatter", "base rows active", {}, {}, [2, PIXELS, C]),
     "attention": ("Attention", "q k v k_base v_base active", {}, {"heads": 4}, [2, -1, 4 * 24]),
+    "attention_wide": (
+        "Attention",
+        "q k v k_base v_base active",
+        {
+            "q": (2, "P", 4 * 40 + 16),
+            "k": (2, "P", 4 * 40 + 24),
+            "v": (2, "P", 3 * 4 * 24),
+            "k_base": (2, PIXELS, 4 * 40 + 8),
+            "v_base": (2, PIXELS, 2 * 4 * 24),
+        },
+        {
+            "heads": 4,
+            "dk": 40,
+            "dv": 24,
+            "q_offset": 16,
+            "k_offset": 8,
+            "v_offset": 2 * 4 * 24,
+            "k_base_offset": 8,
+            "v_base_offset": 4 * 24,
+        },
+        [2, -1, 4 * 24],
+    ),
     "attention_cross": ("Attention", "q k_base v_base", {}, {"heads": 4, "scale": 0.2}, [2, -1, 4 * 24]),
 }
 
