@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from sige_deploy.pipelines.arguments import checked_number
 from sige_deploy.session import Session
 
 Arrays = dict[str, np.ndarray]
+KEPT = 4  # texts that stay on a GPU
 
 #: (prompt, negative prompt) -> the UNet's inputs that follow from them, of its batch.
 Condition = Callable[[str, str], Mapping[str, np.ndarray]]
@@ -115,6 +117,17 @@ class Denoiser:
         self._parts = parts
         self._batch = parts.batch
         self._dtype = parts.dtype(parts.unet, "sample")
+        self._texts: OrderedDict[tuple[str, str], Mapping[str, Any]] = OrderedDict()
+
+    def text(self, prompt: str, negative: str) -> Mapping[str, Any]:
+        """What the UNet takes of a prompt and a negative one, as `placed` leaves it; the last ones stay."""
+        key = prompt, negative
+        if key not in self._texts:
+            self._texts[key] = self.placed(self._parts.condition(prompt, negative))
+            while len(self._texts) > KEPT:
+                self._texts.popitem(last=False)
+        self._texts.move_to_end(key)
+        return self._texts[key]
 
     def placed(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Inputs that many steps share, on the UNet's GPU if it runs on one and torch can use it, so that

@@ -31,16 +31,29 @@ def checked_mask(mask: Any, height: int, width: int) -> np.ndarray:
     return mask
 
 
+def changed(picture: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Pixels that differ: bool [H, W]."""
+    red, green, blue = (picture != other).transpose(2, 0, 1)
+    return red | green | blue
+
+
 def to_network(picture: np.ndarray, dtype: str) -> np.ndarray:
     """[1, 3, H, W] in [-1, 1]."""
-    planes = picture.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(127.5) - 1
-    return np.ascontiguousarray(planes, dtype)
+    values = (np.arange(256, dtype=np.float32) / np.float32(127.5) - 1).astype(dtype)
+    return values[picture.transpose(2, 0, 1)[None]]
 
 
 def from_network(image: np.ndarray) -> np.ndarray:
     """uint8 [H, W, 3] of [1, 3, H, W] in about [-1, 1]."""
     scaled = np.rint((image[0].astype(np.float32) + 1) * np.float32(127.5))
     return np.ascontiguousarray(np.clip(scaled, 0, 255).astype(np.uint8).transpose(1, 2, 0))
+
+
+def box_of(mask: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of a mask in which anything is set, from the first to the last."""
+    found = [np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0)]
+    rows, columns = (slice(at[0], at[-1] + 1) if at.size else slice(0, 0) for at in found)
+    return rows, columns
 
 
 def to_latents(mask: np.ndarray, factor: int) -> np.ndarray:
@@ -68,6 +81,24 @@ def feathered(mask: np.ndarray, feather: int) -> np.ndarray:
 
 
 def composite(recorded: np.ndarray, edited: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 3]: `recorded` where the weight is 0, bit for bit, `edited` where it is 1."""
+    """uint8 [..., 3]: `recorded` where the weight [...] is 0, bit for bit, `edited` where it is 1."""
     mixed = recorded + (edited.astype(np.float32) - recorded) * weight[..., None]
     return np.rint(mixed).astype(np.uint8)
+
+
+def blended(recorded: np.ndarray, image: np.ndarray, mask: np.ndarray, feather: int) -> np.ndarray:
+    """What `composite` makes of `recorded`, `from_network(image)` and `feathered`, in the time of the mask's
+    pixels alone."""
+    rows, columns = box_of(mask)
+    # One row or column of what is outside, for the soft edge.
+    box = slice(max(rows.start - 1, 0), rows.stop + 1), slice(max(columns.start - 1, 0), columns.stop + 1)
+    inside = np.flatnonzero(mask[box])
+    weight = feathered(mask[box], feather).reshape(-1)[inside]
+    part = image[0, :, box[0], box[1]]
+    made = from_network(part.reshape(3, -1)[:, inside][None, :, None])[0]
+    picture = recorded.copy()
+    old = picture[box].reshape(-1, 3)
+    new = old.copy()
+    new[inside] = composite(old[inside], made, weight)
+    picture[box] = new.reshape(picture[box].shape)
+    return picture

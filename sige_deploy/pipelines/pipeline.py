@@ -120,7 +120,7 @@ class DiffusionPipeline:
         run = Run(parts.sessions, counts, key, budget)
         try:
             denoiser = Denoiser(parts)
-            text = denoiser.placed(parts.condition(prompt, negative))
+            text = denoiser.text(prompt, negative)
             conditions = Conditions(text, weight, denoiser.placed(controls))
             self._recorded(run, sampler, denoiser, conditions, given, start, on_step)
             run.tensors.update(controls)

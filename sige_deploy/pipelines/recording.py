@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 
 from sige_deploy.errors import InputError, StateError
-from sige_deploy.masks import difference_mask
 from sige_deploy.pipelines.arguments import checked_count, checked_number, checked_seed, checked_text
 from sige_deploy.pipelines.edit import Draft, Edit, Totals
 from sige_deploy.pipelines.parts import Arrays, Conditions, Denoiser, Parts
 from sige_deploy.pipelines.pictures import (
+    blended,
+    box_of,
+    changed,
     checked_mask,
     checked_picture,
-    composite,
-    feathered,
-    from_network,
     to_latents,
     to_network,
     to_pixels,
@@ -46,6 +45,7 @@ class Recording:
         self.version = next(_VERSIONS)  # of its state, to which edits and drafts belong
         self._denoiser = Denoiser(parts)
         self._draft: Draft | None = None
+        self._image: tuple[int, np.ndarray] | None = None  # of that version, as the encoder takes it
 
     # ---- what it is ----------------------------------------------------------------------------------------
 
@@ -98,7 +98,7 @@ class Recording:
         """
         painted = checked_picture(picture, *self.parts.size)
         if mask is None:
-            mask = difference_mask(painted.transpose(2, 0, 1), self.run.tensors["picture"].transpose(2, 0, 1))
+            mask = changed(painted, self.run.tensors["picture"])
         pixels, latents = self._masks(mask)
         start = self._start_of(strength)
         conditions = self._conditions(prompt, negative, guidance, control)
@@ -301,7 +301,7 @@ class Recording:
         self, prompt: str | None, negative: str | None, guidance: float | None, control: Any
     ) -> Conditions:
         key = self.run.key
-        text = self.parts.condition(
+        text = self._denoiser.text(
             str(key["prompt"]) if prompt is None else checked_text("prompt", prompt),
             str(key["negative"]) if negative is None else checked_text("negative", negative),
         )
@@ -317,7 +317,7 @@ class Recording:
         elif control is not None:
             raise InputError("this pipeline has no ControlNet; leave control out.")
         weight = float(key["guidance"]) if guidance is None else self.parts.checked_guidance(guidance)
-        return Conditions(self._denoiser.placed(text), weight, self._denoiser.placed(given))
+        return Conditions(text, weight, self._denoiser.placed(given))
 
     def _inpainted(
         self, conditions: Conditions, picture: np.ndarray, pixels: np.ndarray, latents: np.ndarray, hide: bool
@@ -334,19 +334,23 @@ class Recording:
     def _encoded(self, picture: np.ndarray, pixels: np.ndarray) -> np.ndarray:
         """Latents float32 [C, h, w] of the recorded picture with changes in `pixels`."""
         track = self.run.tracks["vae_encoder"]
-        image = to_network(picture, self.parts.dtype(self.parts.encoder, "image"))
+        dtype = self.parts.dtype(self.parts.encoder, "image")
+        if self._image is None or self._image[0] != self.version:
+            self._image = self.version, to_network(self.run.tensors["picture"], dtype)
+        image, box = self._image[1].copy(), box_of(pixels)
+        image[:, :, box[0], box[1]] = to_network(picture[box], dtype)
         with contextlib.closing(track.walk([0], pixels)) as steps:
             next(steps)
             return self.parts.encoder.edit(mask=pixels, image=image)["mean"][0].astype(np.float32)
 
     def _decoded(self, latents: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Picture uint8 of the recorded latents with changes in `mask`."""
+        """The decoder's output [1, 3, H, W] for the recorded latents with changes in `mask`."""
         track = self.run.tracks["vae_decoder"]
         given = latents[None].astype(self.parts.dtype(self.parts.decoder, "latents"))
         with contextlib.closing(track.walk([0], mask)) as steps:
             next(steps)
             outputs = self.parts.decoder.edit(mask=mask, latents=given)
-        return from_network(next(iter(outputs.values())))
+        return next(iter(outputs.values()))
 
     def _edited(
         self,
@@ -391,8 +395,7 @@ class Recording:
                 # Steps that the edit did not run, and those of a warm-up: as if its result had been noised.
                 noised = recorded[step] + self.sampler.signal[step] * change
                 trajectory[step] = np.where(latents, noised, recorded[step])
-            made = self._decoded(z, latents)
-            picture = composite(picture, made, feathered(pixels, feather))
+            picture = blended(picture, self._decoded(z, latents), pixels, feather)
         return Edit(self, kind, prompt, picture, pixels, latents, trajectory, conditions, totals)
 
     def _drafted(

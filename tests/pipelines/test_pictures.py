@@ -28,6 +28,33 @@ def test_feathered_edges_are_inside() -> None:
         assert ((mixed >= low) & (mixed <= high)).all()
 
 
+def test_blending_in_the_mask_alone_is_the_same() -> None:
+    rng = np.random.default_rng(2)
+    before, after = rng.integers(0, 256, (2, 40, 50, 3), np.uint8)
+    image = pictures.to_network(after, "float16")
+    boxes = [np.s_[0:1, 0:1], np.s_[10:30, 5:25], np.s_[33:40, 0:50], np.s_[0:40, 0:50]]
+    for number in range(1, len(boxes) + 1):
+        mask = np.zeros((40, 50), bool)
+        for box in boxes[:number]:
+            mask[box] = True
+        mask[20, 12] = number > 3
+        for feather in (0, 3):
+            wanted = pictures.composite(
+                before, pictures.from_network(image), pictures.feathered(mask, feather)
+            )
+            np.testing.assert_array_equal(pictures.blended(before, image, mask, feather), wanted)
+
+
+def test_what_differs() -> None:
+    picture = np.random.default_rng(3).integers(0, 255, (6, 7, 3), np.uint8)
+    other = picture.copy()
+    for place in ((0, 0, 0), (2, 3, 1), (5, 6, 2)):
+        other[place] += 1
+    assert np.argwhere(pictures.changed(picture, other)).tolist() == [[0, 0], [2, 3], [5, 6]]
+    assert pictures.box_of(pictures.changed(picture, other)) == np.s_[0:6, 0:7]
+    assert pictures.box_of(pictures.changed(picture, picture)) == np.s_[0:0, 0:0]
+
+
 def test_latents_hold_their_pixels() -> None:
     mask = np.zeros((16, 24), bool)
     mask[3, 7] = mask[8, 8] = True
