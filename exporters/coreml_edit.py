@@ -123,7 +123,8 @@ class _Writer:
         if node.op_type == "Conv":
             if "weight" not in weights or "bias" in given:
                 raise self._refusal(node, "its weight or bias is computed in the graph")
-            outputs = weights["weight"].shape[2]
+            gated = "gate" in node.attributes and node.attributes["gate"].as_string()
+            outputs = weights["weight"].shape[2] // (2 if gated else 1)
         else:
             phases = node.attributes["phases"].as_int() if "phases" in node.attributes else 1
             outputs = told["taps"] * channels // phases

@@ -91,11 +91,12 @@ def weight_shapes(layer: Layer) -> dict[str, tuple[int, ...]]:
     """Shape of each weight of a layer, by name, as its parameters declare it."""
     p = layer.parameters
     channels, outputs = int(p["channels"]), int(p["outputs"])
+    columns = 2 * outputs if p.get("gate") else outputs
     shapes: dict[str, tuple[int, ...]] = {"scale": (1, 1, channels), "shift": (1, 1, channels)}
     if layer.op == "Conv":
         shapes |= {
-            "weight": (int(p["taps"]), channels // max(int(p["group"]), 1), outputs),
-            "bias": (outputs,),
+            "weight": (int(p["taps"]), channels // max(int(p["group"]), 1), columns),
+            "bias": (columns,),
         }
     return {name: shapes[name] for name in str(p["weights"]).split() if name in shapes}
 

@@ -37,6 +37,7 @@ def test_a_node_has_its_inputs_without_gaps_and_says_which_they_are() -> None:
         "alpha_in": 0.01,
         "activation_out": "relu",
         "alpha_out": 0.01,
+        "norm_epsilon": 0.0,
         "early": 0,
         "plugin_namespace": "sige",
         "plugin_version": "1",

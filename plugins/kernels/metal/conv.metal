@@ -1,14 +1,21 @@
 // Conv: an implicit GEMM that gathers its left tile through the table, affine and activation on the way, and applies bias,
-// embedding, multiplier, residual and activation to the sums.
+// embedding, multiplier, residual and activation to the sums. Row norms are summed up while tiles are loaded; with a gate,
+// a threadgroup multiplies its targets by the columns of the first half, then by those of the second.
 #include "product.h"
 #include "source.h"
 
-// Sums of float32 to the result: activation((sums + bias + embedding) * multiplier + residual).
+// Columns of the weight and of the bias.
+inline int columns_of(constant ConvParameters& p) { return p.gated ? 2 * p.outputs : p.outputs; }
+
+inline float4 add_bias(device const half* bias, constant ConvParameters& p, int column, float4 y) {
+  return p.has_bias ? y + float4(load(bias, 0, 1, 0, column, columns_of(p))) : y;
+}
+
+// Sums of float32 with their bias to the result: activation((sums + embedding) * multiplier + residual).
 template <typename In>
-float4 finish(In embedding, In multiplier, In residual, device const half* bias, constant ConvParameters& p, int b,
-              int target, int channel, float4 y) {
+float4 finish(In embedding, In multiplier, In residual, constant ConvParameters& p, int b, int target, int channel,
+              float4 y) {
   const int targets = p.source.targets;
-  if (p.has_bias) y = y + float4(load(bias, 0, 1, 0, channel, p.outputs));
   if (p.embedding_batch) {
     y = y + float4(load(embedding, p.embedding_batch > 1 ? b : 0, 1, 0, channel, p.outputs));
   }
@@ -30,11 +37,25 @@ struct Depth {
   }
 };
 
-// Four outputs of row `channel` of one tap's weight; zeros past its ends.
-inline half4 load_weight(device const half* weight, constant ConvParameters& p, int tap, int channel, int g, int column) {
+// Sums over channels of a row, of distances from its first one: a mean far from 0 costs no digits.
+struct RowSums {
+  float first, sum, squares;
+
+  void add(half4 x, int count) {
+    for (int i = 0; i < min(4, count); ++i) {
+      const float distance = float(x[i]) - first;
+      sum += distance;
+      squares += distance * distance;
+    }
+  }
+};
+
+// Four columns of row `channel` of one tap's weight, from `column` on of those that start at `start`; zeros past its ends.
+inline half4 load_weight(device const half* weight, constant ConvParameters& p, int tap, int channel, int start,
+                         int column) {
   const int depth = p.source.channels / p.group, columns = p.outputs / p.group;
   if (tap >= p.source.taps || channel >= depth || column >= columns) return half4(0);
-  device const half* from = weight + (long(tap) * depth + channel) * p.outputs + g * columns + column;
+  device const half* from = weight + (long(tap) * depth + channel) * columns_of(p) + start + column;
   if (columns % 4 == 0) return *(device const half4*)from;
   half4 x = half4(0);
   for (int i = 0; i < min(4, columns - column); ++i) x[i] = from[i];
@@ -58,64 +79,105 @@ void conv(In rows, In rows_2, In embedding, In multiplier, In residual, Out out,
   const int line = thread_index / LINE_VECTORS, vector = thread_index % LINE_VECTORS;
   const int stages = first_row < targets ? (p.source.taps * vectors + LINE_VECTORS - 1) / LINE_VECTORS : 0;
 
-  Depth from{0, 0}, to[TILE_DEPTH / LINES];
-  from.advance(vector, vectors);
-  for (int j = 0; j < TILE_DEPTH / LINES; ++j) {
-    to[j] = Depth{0, 0};
-    to[j].advance((line + j * LINES) / 4, vectors);
-  }
-  int looked_up = -1, places[TILE_ROWS / LINES];
-  for (int j = 0; j < TILE_ROWS / LINES; ++j) places[j] = PADDING;
-
-  Product product;
-  product.clear();
-  for (int stage = 0; stage < stages; ++stage) {
-    threadgroup_barrier(mem_flags::mem_threadgroup);  // the stage before is multiplied
-    const bool inside = from.tap < p.source.taps;
-    for (int j = 0; j < TILE_ROWS / LINES; ++j) {
-      const int target = first_row + line + j * LINES, channel = from.vector * 4;
-      if (inside && target < targets && from.tap != looked_up) {
-        int phase;
-        places[j] = place_of(s, p.source, 1, target, from.tap, phase);
-      }
-      half4 x = half4(0);
-      if (inside && target < targets && places[j] != PADDING) {
-        x = load_source(rows, rows_2, s, p.source, b, places[j], g * depth + channel);
-        if (transforms(p.source)) x = half4(transform(s, p.source, b, g * depth + channel, x));
-        for (int i = 1; i < 4; ++i) {
-          if (channel + i >= depth) x[i] = 0;
-        }
-      }
-      *(threadgroup half4*)(left + (line + j * LINES) * LEFT_STRIDE + vector * 4) = x;
-    }
-    looked_up = from.tap;
-    from.advance(LINE_VECTORS, vectors);
-    for (int j = 0; j < TILE_DEPTH / LINES; ++j) {
-      const int d = line + j * LINES;
-      const half4 w = load_weight(weight, p, to[j].tap, to[j].vector * 4 + d % 4, g, first_column + vector * 4);
-      *(threadgroup half4*)(right + d * RIGHT_STRIDE + vector * 4) = w;
-      to[j].advance(LINE_VECTORS, vectors);
-    }
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    product.add(left, right, simd_group, lane);
-  }
-
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-  product.store(memory, simd_group, lane);
-  threadgroup_barrier(mem_flags::mem_threadgroup);
+  const bool normed = p.norm_epsilon > 0;
+  RowSums row_sums[TILE_ROWS / LINES];
+  float factors[TILE_ROWS / LINES];  // what products are multiplied by: 1 / deviation of the row
   for (int j = 0; j < TILE_ROWS / LINES; ++j) {
-    const int row = line + j * LINES, target = first_row + row, column = first_column + vector * 4;
-    if (target >= p.source.targets || column >= columns) continue;
-    float4 y = float4(0);
-    if (target < targets) {
-      y = *(threadgroup float4*)(memory + row * SUM_STRIDE + vector * 4);
-      y = finish(embedding, multiplier, residual, bias, p, b, target, g * columns + column, y);
+    const int target = first_row + line + j * LINES;
+    const bool read = normed && target < targets;
+    row_sums[j] = RowSums{read ? float(load_source(rows, rows_2, s, p.source, b, target, 0)[0]) : 0.0f, 0.0f, 0.0f};
+    factors[j] = 1.0f;
+  }
+
+  float4 kept[TILE_ROWS / LINES];  // of the first half of the columns, while the second is multiplied
+  for (int part = 0; part < (p.gated ? 2 : 1); ++part) {
+    const int start = g * columns + part * p.outputs;
+    Depth from{0, 0}, to[TILE_DEPTH / LINES];
+    from.advance(vector, vectors);
+    for (int j = 0; j < TILE_DEPTH / LINES; ++j) {
+      to[j] = Depth{0, 0};
+      to[j].advance((line + j * LINES) / 4, vectors);
     }
-    store(out, b, p.source.targets, target, g * columns + column, (g + 1) * columns, p.outputs, half4(y));
+    int looked_up = -1, places[TILE_ROWS / LINES];
+    for (int j = 0; j < TILE_ROWS / LINES; ++j) places[j] = PADDING;
+
+    Product product;
+    product.clear();
+    for (int stage = 0; stage < stages; ++stage) {
+      threadgroup_barrier(mem_flags::mem_threadgroup);  // the stage before is multiplied, or its sums are read
+      const bool inside = from.tap < p.source.taps;
+      for (int j = 0; j < TILE_ROWS / LINES; ++j) {
+        const int target = first_row + line + j * LINES, channel = from.vector * 4;
+        if (inside && target < targets && from.tap != looked_up) {
+          int phase;
+          places[j] = place_of(s, p.source, 1, target, from.tap, phase);
+        }
+        half4 x = half4(0);
+        if (inside && target < targets && places[j] != PADDING) {
+          x = load_source(rows, rows_2, s, p.source, b, places[j], g * depth + channel);
+          if (transforms(p.source)) x = half4(transform(s, p.source, b, g * depth + channel, x));
+          for (int i = 1; i < 4; ++i) {
+            if (channel + i >= depth) x[i] = 0;
+          }
+          if (normed && part == 0) row_sums[j].add(x, depth - channel);
+        }
+        *(threadgroup half4*)(left + (line + j * LINES) * LEFT_STRIDE + vector * 4) = x;
+      }
+      looked_up = from.tap;
+      from.advance(LINE_VECTORS, vectors);
+      for (int j = 0; j < TILE_DEPTH / LINES; ++j) {
+        const int d = line + j * LINES;
+        const half4 w = load_weight(weight, p, to[j].tap, to[j].vector * 4 + d % 4, start, first_column + vector * 4);
+        *(threadgroup half4*)(right + d * RIGHT_STRIDE + vector * 4) = w;
+        to[j].advance(LINE_VECTORS, vectors);
+      }
+      threadgroup_barrier(mem_flags::mem_threadgroup);
+      product.add(left, right, simd_group, lane);
+    }
+
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    if (normed && part == 0) {
+      // The threads of a line have parts of its sums; `first` is the same for all of them.
+      for (int j = 0; j < TILE_ROWS / LINES; ++j) {
+        threadgroup float* to_sums = memory + ((line + j * LINES) * LINE_VECTORS + vector) * 2;
+        to_sums[0] = row_sums[j].sum;
+        to_sums[1] = row_sums[j].squares;
+      }
+      threadgroup_barrier(mem_flags::mem_threadgroup);
+      for (int j = 0; j < TILE_ROWS / LINES; ++j) {
+        float sum = 0, squares = 0;
+        for (int i = 0; i < LINE_VECTORS; ++i) {
+          sum += memory[((line + j * LINES) * LINE_VECTORS + i) * 2];
+          squares += memory[((line + j * LINES) * LINE_VECTORS + i) * 2 + 1];
+        }
+        const float mean = sum / depth;
+        factors[j] = 1.0f / sqrt(max(squares / depth - mean * mean, 0.0f) + p.norm_epsilon);
+      }
+      threadgroup_barrier(mem_flags::mem_threadgroup);
+    }
+    product.store(memory, simd_group, lane);
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    for (int j = 0; j < TILE_ROWS / LINES; ++j) {
+      const int row = line + j * LINES, target = first_row + row, column = first_column + vector * 4;
+      if (target >= p.source.targets || column >= columns) continue;
+      float4 y = float4(0);
+      if (target < targets) {
+        y = *(threadgroup float4*)(memory + row * SUM_STRIDE + vector * 4) * factors[j];
+        y = add_bias(bias, p, start + column, y);
+        if (p.gated && part == 0) {
+          kept[j] = y;
+          continue;
+        }
+        if (p.gated) y = kept[j] * activate(p.gate, 0.0f, y);
+        y = finish(embedding, multiplier, residual, p, b, target, g * columns + column, y);
+      }
+      store(out, b, p.source.targets, target, g * columns + column, (g + 1) * columns, p.outputs, half4(y));
+    }
   }
 }
 
-// Groups whose outputs do not fill vectors of four, depthwise above all: one thread for four outputs of one target.
+// Groups whose outputs do not fill vectors of four, depthwise above all: one thread for four outputs of one target. No row
+// norm and no gate, which have one group.
 // at: target, vector of four outputs, image.
 template <typename In, typename Out>
 void conv_few(In rows, In rows_2, In embedding, In multiplier, In residual, Out out, SourceBuffers s,
@@ -146,7 +208,7 @@ void conv_few(In rows, In rows_2, In embedding, In multiplier, In residual, Out 
         }
       }
     }
-    y = finish(embedding, multiplier, residual, bias, p, b, target, first, y);
+    y = finish(embedding, multiplier, residual, p, b, target, first, add_bias(bias, p, first, y));
   }
   store(out, b, p.source.targets, target, first, p.outputs, p.outputs, half4(y));
 }

@@ -31,6 +31,9 @@ struct ConvParameters {
   int has_residual;
   int activation;
   float alpha;
+  float norm_epsilon;   // above 0: products are divided by the deviation of their row
+  int gated;            // whether weight and bias have 2 * outputs columns, whose second half gates the first
+  int gate;             // see activation.h
 };
 
 struct ScatterParameters {

@@ -36,7 +36,7 @@ Gather = _struct("Gather", "source source i phases i padding", source=Source)
 Conv = _struct(
     "Conv",
     "source source i outputs i group i has_bias i embedding_batch i has_multiplier i has_residual "
-    "i activation f alpha",
+    "i activation f alpha f norm_epsilon i gated i gate",
     source=Source,
 )
 Scatter = _struct("Scatter", "i pixels i fresh i channels i width")
@@ -123,12 +123,14 @@ class MetalKernels:
         alpha_in: float = 0.01,
         activation_out: str = "identity",
         alpha_out: float = 0.01,
+        norm_epsilon: float = 0.0,
+        gate: str = "",
         early: int = 0,
         live: int | None = None,
     ) -> np.ndarray:
         """[B, R, Cout]."""
         source = _source(rows, base, table, scale, shift, rows_2, activation_in, alpha_in)
-        (batch, *_), outputs = rows.shape, weight.shape[2]
+        (batch, *_), outputs = rows.shape, weight.shape[2] // (2 if gate else 1)
         call = _Call(self._images, (batch, source.targets, outputs))
         arrays = (base, base_2, halo, table, scale, shift, weight, bias)
         call.buffers(*arrays, _live(live, source.targets))
@@ -136,6 +138,7 @@ class MetalKernels:
             Conv(
                 source, outputs, group, bias is not None, 0 if embedding is None else embedding.shape[0],
                 multiplier is not None, residual is not None, ACTIVATIONS.index(activation_out), alpha_out,
+                norm_epsilon, bool(gate), ACTIVATIONS.index(gate or "identity"),
             )
         )  # fmt: skip
         call.rows(rows, rows_2, embedding, multiplier, residual)

@@ -101,6 +101,9 @@ def _cases() -> list[Case]:
         _reading(
             "Conv", 40, 20, second=8, own=True, bias=True, tensors=addends[2:], activation_in="gelu_tanh"
         ),
+        _reading("Conv", 40, 33, own=True, bias=True, norm_epsilon=1e-5),
+        _reading("Conv", 40, 34, own=True, bias=True, tensors=addends[1:], norm_epsilon=1e-5, gate="gelu"),
+        _reading("Conv", 12, 20, gate="sigmoid", activation_in="silu", activation_out="tanh"),
         _reading("Gather", 5, 45, second=2, activation="relu", **affine),
         _reading("Gather", 8, 72, pad_value=1.5),
         _reading("Gather", 8, 36, phases=2, pad_value=-1.0),
@@ -134,8 +137,9 @@ def _reading(
     weights = {"scale": random(1, HALF, channels), "shift": random(2, HALF, channels)} if constant else {}
     if op == "Conv":
         depth = channels // attributes.get("group", 1)
-        weight = random(3, HALF, taps * depth * outputs) * HALF((taps * depth) ** -0.5)
-        weights = {"weight": weight} | ({"bias": random(4, HALF, outputs)} if bias else {}) | weights
+        columns = 2 * outputs if attributes.get("gate") else outputs
+        weight = random(3, HALF, taps * depth * columns) * HALF((taps * depth) ** -0.5)
+        weights = {"weight": weight} | ({"bias": random(4, HALF, columns)} if bias else {}) | weights
     shapes = {"rows": first} | ({"rows_2": second} if second else {}) | dict.fromkeys(tensors, outputs)
     given = {
         name: _tensor(seed, width, name == "embedding") for seed, (name, width) in enumerate(shapes.items())

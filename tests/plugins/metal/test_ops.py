@@ -8,11 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ops.helpers import (
     ACTIVATION,
+    GATE,
     PROFILE,
     Window,
     assert_close,
     conv_inputs,
+    gated_inputs,
     gather_inputs,
+    linear_inputs,
     pixels,
     random,
     two_sources,
@@ -141,6 +144,58 @@ def test_conv_multiplies_rows(metal: MetalKernels) -> None:
     )
     attributes = {"activation_out": "gelu"}
     assert_close(metal.conv(**_source(inputs), **attributes), conv(**_source(inputs), **attributes))
+
+
+@CASES
+@given(
+    data=st.data(),
+    gate=st.one_of(st.just(""), GATE),
+    norm_epsilon=st.sampled_from([0.0, 1e-5, 0.5]),
+    activation_out=ACTIVATION,
+    channels=st.sampled_from([1, 3, 36, 70]),
+    outputs=st.sampled_from([1, 3, 16, 33]),
+    plain=st.booleans(),
+)
+def test_conv_agrees_with_norms_and_gates(
+    metal: MetalKernels,
+    data: st.DataObject,
+    gate: str,
+    norm_epsilon: float,
+    activation_out: str,
+    channels: int,
+    outputs: int,
+    plain: bool,
+) -> None:
+    inputs = linear_inputs(data, bool(gate), channels, outputs, HALF)
+    attributes = {"gate": gate, "norm_epsilon": norm_epsilon, "activation_out": activation_out}
+    kernels = metal.plain() if plain else metal
+    assert_close(kernels.conv(**inputs, **attributes), conv(**inputs, **attributes))
+
+
+@CASES
+@given(data=st.data(), window=windows(), batch=st.integers(1, 2), gate=GATE, activation_in=ACTIVATION)
+def test_conv_agrees_with_a_gate_behind_a_table(
+    metal: MetalKernels, data: st.DataObject, window: Window, batch: int, gate: str, activation_in: str
+) -> None:
+    inputs = _of_order_one(gated_inputs(data, window, batch, 5, data.draw(st.sampled_from([1, 33])), HALF))
+    attributes = {"gate": gate, "activation_in": activation_in}
+    assert_close(metal.conv(**inputs, **attributes), conv(**inputs, **attributes))
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("live", [0, 33, 70])
+def test_conv_agrees_with_norms_and_gates_at_many_rows(metal: MetalKernels, plain: bool, live: int) -> None:
+    """Several tiles of rows, outputs and depth; the mean of a row is a hundred times its deviation."""
+    shapes = {"rows": (1, live, 150), "weight": (1, 150, 140), "bias": (140,), "residual": (1, live, 70)}
+    arrays = {name: random(seed, np.float64, *shape) for seed, (name, shape) in enumerate(shapes.items())}
+    arrays["rows"] += 100
+    arrays["weight"] = (arrays["weight"] - arrays["weight"].mean(axis=1, keepdims=True)) / 12
+    given = _source({name: array.astype(HALF) for name, array in arrays.items()})
+    padded = given | {name: _nan(given[name], 70) for name in ("rows", "residual")}
+    attributes = {"norm_epsilon": 1e-5, "gate": "gelu"}
+    actual = (metal.plain() if plain else metal).conv(**padded, **attributes, live=live)
+    assert_close(actual[:, :live], conv(**given, **attributes))
+    assert not actual[:, live:].any()
 
 
 @CASES

@@ -169,6 +169,9 @@ int main(int, char** arguments) {
         {false, false, true, true, false, false, false, false, false, false, false}, {2, -1, 32}, 4, {8, 8, 32});
   drive("Conv", Fields().text("inputs", "rows weight"), {{1, -1, 16}, {1, 16, 8}}, {false, false}, {1, -1, 8}, 1,
         {1, 15, 8});
+  drive("Conv",
+        Fields().text("inputs", "rows weight bias residual").text("gate", "gelu").real("norm_epsilon", 1e-5f),
+        {{1, -1, 16}, {1, 16, 24}, {24}, {1, -1, 12}}, {false, false, false, false}, {1, -1, 12}, 1, {1, 15, 24});
   drive("Scatter", Fields().text("inputs", "base rows active"), {{2, 96, 16}, {2, -1, 16}, {-1}},
         {false, false, true}, {2, 96, 16}, 1, {2, -1, 15});
   drive("Attention", Fields().text("inputs", "q k v k_base v_base active").number("heads", 4).real("scale", 0.5f),
