@@ -127,6 +127,14 @@ def write_outputs(
     return written
 
 
+def check_picture_path(path: PathLike) -> None:
+    """Raises InputError where no picture can be written: to know it before it is made."""
+    if Path(path).suffix.lower() not in PICTURES:
+        raise InputError(f"'{path}' names no picture type; end it in {', '.join(PICTURES)}.")
+    if not Path(path).parent.is_dir() or Path(path).is_dir():
+        raise InputError(f"'{path}' is no place for a picture; name a file in an existing folder.")
+
+
 def save_picture(path: PathLike, picture: np.ndarray) -> None:
     """Write uint8 [H, W, 3] as a picture whose type the suffix gives; raises InputError when it cannot."""
     from PIL import Image

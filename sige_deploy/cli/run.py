@@ -84,6 +84,7 @@ def record(
     from sige_deploy.pipelines.progress import bar
 
     budget = _budget(host_memory, device_memory, storage)
+    _check_places(out, run)
     given, followed = (_picture(path) for path in (picture, control))
     with _opened(pipeline, device, threads) as opened, bar() as on_step:
         recording = opened.record(
@@ -119,6 +120,7 @@ def sdedit(
     """Make painted strokes or pasted pixels part of the picture."""
     from sige_deploy.pipelines.progress import bar
 
+    _check_places(out, save)
     painted = _picture(picture)
     with _loaded(pipeline, run, device, threads, host_memory, device_memory) as recording, bar() as on_step:
         edit = recording.sdedit(
@@ -149,6 +151,7 @@ def inpaint(
     """Fill a region by a prompt."""
     from sige_deploy.pipelines.progress import bar
 
+    _check_places(out, save)
     with _loaded(pipeline, run, device, threads, host_memory, device_memory) as recording, bar() as on_step:
         region = _mask(recording, mask)
         assert region is not None
@@ -189,6 +192,10 @@ def text_edit(
 
     if out is None and (preview is None or save is not None):
         raise typer.BadParameter("give --out, or --preview alone to see the region", param_hint="--out")
+    if union and mask is None:
+        raise typer.BadParameter("goes with --mask", param_hint="--union")
+    _check_places(out, save)
+    _check_places(preview, None)
     with _loaded(pipeline, run, device, threads, host_memory, device_memory) as recording, bar() as on_step:
         draft = None
         if preview is not None or mask is None or union:
@@ -260,7 +267,21 @@ def _loaded(
 def _budget(host: float, device: float, storage: str) -> Budget:
     from sige_deploy.runs.tiers import Budget
 
+    for option, value in (("--host-memory", host), ("--device-memory", device)):
+        if not 0 <= value < 1e9:
+            raise typer.BadParameter(f"{value:g} is no count of GB, 0 or more", param_hint=option)
     return Budget(device=int(device * GB), host=int(host * GB), storage=storage)  # type: ignore[arg-type]
+
+
+def _check_places(out: Path | None, run: Path | None) -> None:
+    """Whether a picture and a run can be written there, before minutes are spent on them."""
+    from sige_deploy.images import check_picture_path
+    from sige_deploy.runs.saved import check_target
+
+    if out is not None:
+        check_picture_path(out)
+    if run is not None:
+        check_target(run)
 
 
 def _picture(path: Path | None) -> np.ndarray | None:

@@ -86,21 +86,41 @@ def write_state(path: Path, layout: Layout, block: np.ndarray) -> str:
 def writing(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """A hidden folder beside `folder` that takes its place when the block ends; a run that was there goes
     only then. Raises CacheError where something else is there, or nothing can be written."""
-    target = Path(os.path.realpath(folder))
-    if target.exists() and not (target / INDEX).is_file() and (not target.is_dir() or any(target.iterdir())):
-        raise CacheError(f"'{target}' is not empty and is no saved run; choose an empty or a new folder.")
-    beside = files.sibling(target)
+    target, beside = _reserved(folder)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside.mkdir()
         yield beside
         files.replace_folder(beside, target)
     except OSError as error:
-        raise CacheError(
-            f"cannot write a run to '{target}' ({error.strerror}); choose a folder that you can write to."
-        ) from error
+        raise _unwritable(target, error) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def check_target(folder: str | os.PathLike[str]) -> None:
+    """Raises CacheError where `writing` could not even begin: to know it before a long run, not after."""
+    _, beside = _reserved(folder)
+    beside.rmdir()
+
+
+def _reserved(folder: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """(the folder, a new one beside it)."""
+    target = Path(os.path.realpath(folder))
+    beside = files.sibling(target)
+    try:
+        used = target.exists() and (not target.is_dir() or any(target.iterdir()))
+        if used and not (target / INDEX).is_file():
+            raise CacheError(f"'{target}' is not empty and is no saved run; choose an empty or a new folder.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside.mkdir()
+    except OSError as error:
+        raise _unwritable(target, error) from error
+    return target, beside
+
+
+def _unwritable(target: Path, error: OSError) -> CacheError:
+    return CacheError(
+        f"cannot write a run to '{target}' ({error.strerror}); choose a folder that you can write to."
+    )
 
 
 def write_index(folder: Path, content: Mapping[str, Any]) -> None:

@@ -95,9 +95,20 @@ def test_mistakes(recorded: Path, pipeline_folder: Path, tmp_path: Path) -> None
         ("inpaint", pipeline_folder, recorded / "run", "--mask", tmp_path / "none.png", *out),
         ("sdedit", tmp_path, recorded / "run", "--picture", recorded / "picture.png", *out),
         ("record", pipeline_folder, tmp_path / "run", "--storage", "int4"),
+        ("record", pipeline_folder, tmp_path / "run", "--steps", 1, "--out", tmp_path / "picture.xyz"),
+        ("record", pipeline_folder, tmp_path / "run", "--steps", 1, "--out", tmp_path / "none" / "a.png"),
+        ("record", pipeline_folder, pipeline_folder, "--steps", 1),
+        ("record", pipeline_folder, recorded / "picture.png", "--steps", 1),
         ("show", tmp_path),
     ):
         sentence = called(*words, code=1)
         assert sentence.startswith("error: ") and sentence.count("\n") == 1, sentence
+    assert not list(tmp_path.iterdir())  # known before anything ran
+    for option in ("--host-memory", "--device-memory"):
+        for value in ("nan", "inf", -1):
+            usage = called("record", pipeline_folder, tmp_path / "run", option, value, code=2)
+            assert "no count of GB" in usage
+    usage = called("text-edit", pipeline_folder, recorded / "run", "--prompt", "a", *out, "--union", code=2)
+    assert "goes with --mask" in usage
     usage = called("text-edit", pipeline_folder, recorded / "run", "--prompt", "a dog", code=2)
     assert "--out" in usage
