@@ -25,6 +25,7 @@ class KeptBuffers:
         self.block: Buffer = device.memory.empty([total], np.uint8)
         self._buffers = views(self.block, entries, begins)
         device.memory.copy(device.storage_block, self.block)
+        device.holds(self)
 
     @property
     def nbytes(self) -> int:
@@ -44,12 +45,14 @@ class KeptBuffers:
         return None
 
     def write(self, name: str, pixels: np.ndarray, values: np.ndarray) -> None:
+        self._device.changes(self)
         memory = self._device.memory
         listed, rows = memory.upload(pixels), memory.upload(np.ascontiguousarray(values))
         self._device.row_moves([name]).put([self._buffers[name].pointer], [rows.pointer], [listed])
         memory.synchronize()  # the lists live until here
 
     def replace(self, name: str, value: np.ndarray) -> None:
+        self._device.changes(self)
         self._device.memory.upload(np.ascontiguousarray(value), self._buffers[name])
 
     def raw(self, name: str, pixels: np.ndarray) -> list[np.ndarray]:
@@ -57,3 +60,9 @@ class KeptBuffers:
 
     def put_raw(self, name: str, pixels: np.ndarray, kept: list[np.ndarray]) -> None:
         self.write(name, pixels, kept[0])
+
+    def put(self) -> None:
+        """Copy all of it to where the state in force is, unless it is there."""
+        if not self._device.has(self):
+            self._device.memory.copy(self.block, self._device.storage_block)
+            self._device.holds(self)

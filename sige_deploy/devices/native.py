@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -72,6 +73,7 @@ class NativeDevice:
         self._comparison: Comparison | None = None
         self._room = Room(memory)
         self._storage: tuple[Buffer, Buffers] | None = None
+        self._held: weakref.ref[KeptBuffers] | None = None  # what `storage` is a copy of
         self._former: Buffers | None = None  # inputs of a dense edit that can be committed
         self._dense: Callable[[], None] | None = None
 
@@ -123,6 +125,7 @@ class NativeDevice:
 
     def commit(self) -> None:
         pending = self.pending
+        self.holds(None)
         if pending is None:
             raise StateError("the edit to commit was lost when a later one failed; call edit again.")
         if pending == "dense":
@@ -139,6 +142,7 @@ class NativeDevice:
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         storage = self.storage
         self.recorded, self.pending = False, None  # until all of it is there
+        self.holds(None)
         for name, array in arrays.items():
             self.memory.upload(array, storage[name])
         self.memory.synchronize()
@@ -167,6 +171,19 @@ class NativeDevice:
         """What lies in `storage` is a recorded state now."""
         self.recorded, self.pending = True, None
 
+    def holds(self, kept: KeptBuffers | None) -> None:
+        """`storage` is a copy of this state now; None: of none."""
+        self._held = None if kept is None else weakref.ref(kept)
+
+    def has(self, kept: KeptBuffers) -> bool:
+        """Whether `storage` is a copy of this state."""
+        return self._held is not None and self._held() is kept
+
+    def changes(self, kept: KeptBuffers) -> None:
+        """This state is written to: `storage` is no copy of it any more."""
+        if self.has(kept):
+            self.holds(None)
+
     def fresh(self) -> Fresh:
         assert isinstance(self.pending, Edit)
         return self.pending.fresh(self)
@@ -181,6 +198,7 @@ class NativeDevice:
         for key in (*self._edits, "dense"):
             self.captured.forget(key)
         self._edits.clear()
+        self.holds(None)
         self._storage = self._former = self._dense = self.pending = None
         self.runtime.close()
 
@@ -208,6 +226,7 @@ class NativeDevice:
         """Run the dense pass on `inputs` and take up what it makes. The first time it is written where it
         stays; later into fresh memory, from where it is copied once all of it is there: edits know the
         storage's addresses."""
+        self.holds(None)
         block, target = self._new_storage() if self.recorded else self._stored()
         outputs = {key.split(".", 1)[1]: x for key, x in target.items() if not key.startswith("input.")}
         self.runtime.bind_record(inputs, outputs)()

@@ -107,9 +107,10 @@ class BufferParcel:
         device = self._device
         memory, storage = device.memory, device.storage
         if self._kept is not None:
-            memory.copy(self._kept.block, device.storage_block)
+            self._kept.put()
         else:
             assert self._there is not None
+            device.holds(None)
             self._courier.arrive()
             front = [self._front], np.uint8
             memory.copy(self._there.view(*front), device.storage_block.view(*front))

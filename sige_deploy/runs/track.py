@@ -133,10 +133,9 @@ class Track:
         on the session, and yield each step; meanwhile the next state is brought. States that are kept
         nowhere, or that recording is expected to give sooner, are recorded anew. The session is held until
         the walk is at its end or closed: `with contextlib.closing(track.walk(...)) as steps: ...`."""
-        needs = Needs() if mask is None else self.read(mask).needs
         steps = list(steps)
-        for step in steps:
-            self.slot(step)
+        tiers = {self.slot(step).tier for step in steps}
+        needs = Needs() if mask is None or tiers <= {"device"} else self.read(mask).needs
         with self.session.held() as device:
             nbytes = self._read_bytes(needs)
             jobs: dict[int, Future[None] | None] = {}
@@ -236,6 +235,11 @@ class Track:
             self._pool = ThreadPoolExecutor(1, thread_name_prefix="sige-run")
             self._parcels = [device.parcel(), device.parcel()]
         parcel = self._parcels[n % 2]
+        if slot.tier == "device":  # nothing is brought before its turn
+            parcel.load(slot.kept, needs)
+            there: Future[None] = Future()
+            there.set_result(None)
+            return there
 
         def load() -> None:
             started = time.perf_counter()
@@ -248,6 +252,8 @@ class Track:
     def _recompute(self, slot: Slot, needs: Needs, nbytes: int) -> bool:
         """Whether to record a step anew. That must not change a bit, so not what has commits written into it
         or is kept in fewer bits."""
+        if slot.tier == "device":
+            return False
         if slot.tier == "none":
             return needs.caches
         lossy = isinstance(slot.kept, State) and slot.kept.layout.storage != "exact"

@@ -13,7 +13,8 @@ import tiny
 from sige_deploy.bundle import Bundle, open_bundle
 from sige_deploy.devices import cuda
 from sige_deploy.devices.base import Needs
-from sige_deploy.devices.memory import host_array
+from sige_deploy.devices.kept import KeptBuffers
+from sige_deploy.devices.memory import Buffer, host_array
 from sige_deploy.errors import RuntimeFailure, StateError
 from sige_deploy.runs.reading import Reader
 from sige_deploy.runs.state import Layout, State
@@ -135,6 +136,47 @@ def test_rows_of_a_state_on_the_device(session: Session) -> None:
         np.testing.assert_array_equal(copy.array("cache.base.h"), before)
         copy.replace("input.gain", np.full(1, 3, np.float32))
         assert copy.array("input.gain") == 3
+
+
+def test_a_state_that_is_there_already_is_not_copied(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.record(**tiny.inputs(0))
+    wanted = edited(session, 0)
+    with session.held() as device:
+        first, parcel, copied = device.keep(), device.parcel(), []
+        copy = device.memory.copy  # type: ignore[attr-defined]
+
+        def counting(source: Buffer, target: Buffer) -> None:
+            if target is device.storage_block:  # type: ignore[attr-defined]
+                copied.append(source)
+            copy(source, target)
+
+        monkeypatch.setattr(device.memory, "copy", counting)  # type: ignore[attr-defined]
+
+        def again(source: KeptBuffers | None) -> tuple[dict[str, bytes], int]:
+            """(what an edit of this state gives, how many copies bringing it took)."""
+            assert source is not None
+            copied.clear()
+            parcel.load(source, Needs())
+            session.put(parcel)
+            return edited(session, 0), len(copied)
+
+        for _ in range(2):
+            assert again(first) == (wanted, 0)
+            session.put(None)
+        session.record(**tiny.inputs(1))
+        assert again(first) == (wanted, 1)
+        second = device.keep()
+        assert again(second) == (wanted, 0)
+        assert again(first) == (wanted, 1) and again(first) == (wanted, 0)
+        session.edit(mask=MASK, **tiny.edited(tiny.inputs(0), slice(3, 6), slice(4, 9), 2.0))
+        session.commit()
+        assert again(first) == (wanted, 1)
+        first.replace("cache.base.h", np.zeros_like(first.array("cache.base.h")))
+        other, copies = again(first)
+        assert other != wanted and copies == 1
+        assert again(second) == (wanted, 1)
 
 
 def test_no_room_for_a_copy_says_so(session: Session, driver: Runtime) -> None:
