@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 import sige_deploy as sige
-from sige_deploy.cli.app import VERBS
+from sige_deploy.cli.app import VERBS, app
 
 from .conftest import Sige
 
@@ -38,6 +42,29 @@ def test_help_lists_every_verb(cli: Sige) -> None:
 def test_every_verb_has_help(cli: Sige, verb: str) -> None:
     done = cli(verb, "--help")
     assert done.code == 0 and "--help" in done.out
+
+
+def commands(command: Any, *words: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command below one, and the words that call it."""
+    below = getattr(command, "commands", None)
+    if below is None:
+        yield words, command
+    for word, one in (below or {}).items():
+        yield from commands(one, *words, word)
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_option_is_in_the_manual(words: tuple[str, ...]) -> None:
+    """In the verb's section, or in one for several verbs."""
+    text = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    sections = {title: body for title, _, body in (part.partition("\n") for part in text.split("\n## "))}
+    places = sections[words[0]] + sections["Inputs"] + sections["Options of several verbs"]
+    named = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", places))
+    options = {name for option in COMMANDS[words].params for name in (*option.opts, *option.secondary_opts)}
+    assert {name for name in options if name.startswith("-")} <= named
 
 
 def test_start_loads_nothing_heavy() -> None:
