@@ -35,7 +35,8 @@ def open_pipeline(
     threads: int | None = None,
 ) -> DiffusionPipeline:
     """Open the folder that `sige-deploy export --diffusers` wrote; all of it is checked before anything is
-    loaded. device, runtime, threads: as for `sige_deploy.open`; text encoders run on the CPU.
+    loaded. device, runtime, threads: as for `sige_deploy.open`; text encoders run in ONNX Runtime, on the CPU
+    if the runtime is another.
 
     Raises BundleError for a damaged or foreign folder, InputError, RuntimeFailure.
     """
@@ -53,7 +54,7 @@ def open_pipeline(
             unet=unet,
             encoder=encoder,
             decoder=decoder,
-            condition=Prompts(found, threads),
+            condition=Prompts(found, threads, device if runtime in (None, "onnxruntime") else "cpu"),
             scheduler=found.scheduler_config(),
             model={"name": found.manifest.name, **found.manifest.bundles},
         )

@@ -1,14 +1,15 @@
 """From prompts to what a UNet takes of them: tokenizers, text encoders and the prompt network of a pipeline
-folder, on ONNX Runtime's CPU provider, once per prompt."""
+folder, on ONNX Runtime, once per prompt."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sige_deploy.devices.cuda import device_index
 from sige_deploy.errors import InputError, RuntimeFailure
 from sige_deploy.pipeline_folder import Pipeline
 from sige_deploy.runtimes.onnxruntime_session import create, translated
@@ -18,30 +19,30 @@ KEPT = 8  # prompts whose results stay
 
 
 class Prompts:
-    """A `Condition` of a pipeline folder. threads: of ONNX Runtime, None for all cores."""
+    """A `Condition` of a pipeline folder. threads: of ONNX Runtime, None for all cores. device: "cpu", or
+    "cuda:0", ... where ONNX Runtime's CUDA provider is loaded."""
 
-    def __init__(self, folder: Pipeline, threads: int | None = None) -> None:
+    def __init__(self, folder: Pipeline, threads: int | None = None, device: str = "cpu") -> None:
         self._folder, self._threads = folder, threads
+        self._providers: list[Any] = ["CPUExecutionProvider"]
+        if device != "cpu":
+            options = {"device_id": str(device_index(device)), "use_tf32": "0"}  # float32 means float32
+            self._providers.insert(0, ("CUDAExecutionProvider", options))
         self._sessions: dict[Path, Any] = {}
         self._tokenizers: dict[str, Any] = {}
-        self._known: OrderedDict[tuple[str, str], Arrays] = OrderedDict()
+        self._inputs = lru_cache(KEPT)(self._computed)
+        self._halves = lru_cache(KEPT)(self._encoded)
 
     def __call__(self, prompt: str, negative: str) -> Arrays:
         """The UNet's inputs for a prompt and a negative one, which networks without guidance ignore."""
-        key = prompt, negative
-        if key not in self._known:
-            self._known[key] = self._computed(prompt, negative)
-            while len(self._known) > KEPT:
-                self._known.popitem(last=False)
-        self._known.move_to_end(key)
-        return self._known[key]
+        return self._inputs(prompt, negative)
 
     def _computed(self, prompt: str, negative: str) -> Arrays:
         manifest = self._folder.manifest
         dtype = manifest.precision
-        halves = [self._encoded(prompt)]
+        halves = [self._halves(prompt)]
         if manifest.batch > 1:
-            other = self._encoded(negative)
+            other = self._halves(negative)
             if manifest.zero_empty_prompt and not negative:
                 other = {name: np.zeros_like(value) for name, value in other.items()}
             halves = [other, *halves * (manifest.batch - 1)]
@@ -87,7 +88,7 @@ class Prompts:
     def _run(self, path: Path, feeds: Arrays) -> Arrays:
         session = self._sessions.get(path)
         if session is None:
-            session = self._sessions[path] = create(path, ["CPUExecutionProvider"], self._threads)
+            session = self._sessions[path] = create(path, self._providers, self._threads)
         with translated(f"running '{path}'"):
             names = [node.name for node in session.get_outputs()]
             wanted = {node.name for node in session.get_inputs()}
