@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
+from reference import Reference
 from torch import Tensor
-from zoo import Entry
+from zoo import ZOO, Entry
 
 import sige_deploy as sige
 from sige_deploy.masks import level_masks, resample_mask
@@ -50,6 +52,13 @@ def export(entry: Entry, path: Path, statistics: str) -> Exported:
     session = sige.open(path, threads=1)
     recorded = entry.example_inputs(1)
     return Exported(entry, session, recorded, list(session.record(**recorded).values()))
+
+
+@cache
+def reference_of(name: str) -> Reference:
+    """Of an entry of the zoo."""
+    entry = ZOO[name]
+    return Reference(entry.module(), entry.example_inputs(0), entry.spatial)
 
 
 def dense(entry: Entry, inputs: Inputs) -> list[Tensor]:

@@ -15,24 +15,41 @@ import sige_deploy as sige
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one file on one network share its export, so `--dist loadgroup` keeps them on one worker."""
+    """`--dist loadgroup` keeps on one worker what shares something that takes long to make."""
     for item in items:
-        network = getattr(item, "callspec", None) and item.callspec.params.get("name")
-        if isinstance(network, str):
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{network}"))
+        if item.get_closest_marker("xdist_group") is None and (group := _group(item)):
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _group(item: pytest.Item) -> str | None:
+    """A network of the zoo, a package with a fixture, or a module with one, and the fixture's parameter."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    name = params.get("name")
+    if isinstance(name, str) and "zoo" in sys.modules and name in sys.modules["zoo"].ZOO:
+        return f"zoo-{name}"
+    info = getattr(item, "_fixtureinfo", None)
+    scopes = {fixture: made[-1].scope for fixture, made in info.name2fixturedefs.items()} if info else {}
+    if "package" in scopes.values():
+        return item.path.parent.name
+    if "module" not in scopes.values():
+        return None
+    shared = (params[fixture] for fixture, scope in scopes.items() if scope == "module" and fixture in params)
+    return "-".join([item.path.stem, *map(str, shared)])
 
 
 @pytest.fixture(scope="session", autouse=True)
-def torchlib_read_once() -> Iterator[None]:
-    """torch.onnx parses its whole operator library at every export, half the time of a small one: keep "
-    "the result."""
+def torch_exports_quickly() -> Iterator[None]:
+    """torch.onnx parses its whole operator library at every export, half the time of a small one: keep the
+    result. Keep what it traces of the zoo as well."""
     if "torch" not in sys.modules:
         yield
         return
     from torch.onnx._internal.exporter._registration import ONNXRegistry
+    from zoo.traced import trace_once
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
+        trace_once(patch)
         yield
 
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checking import Exported, assert_same, blob_and_dust, dense, edited, export
-from reference import Reference
+from checking import Exported, assert_same, blob_and_dust, dense, edited, export, reference_of
 from zoo import ZOO
 
 
@@ -22,12 +21,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Exported
         return export(ZOO[name], folder / f"{name}-{statistics}", statistics)
 
     return once
-
-
-@cache
-def reference_of(name: str) -> Reference:
-    entry = ZOO[name]
-    return Reference(entry.module(), entry.example_inputs(0), entry.spatial)
 
 
 @pytest.mark.parametrize("name", ZOO)

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 import pytest
 import torch
+from checking import reference_of
 from reference import Reference
 from torch import Tensor, nn
 from zoo import ZOO, Entry
 
 Size = tuple[int, int]
-
-
-@cache
-def reference_of(name: str) -> Reference:
-    entry = ZOO[name]
-    return Reference(entry.module(), entry.example_inputs(), entry.spatial)
 
 
 def sizes_of(entry: Entry) -> list[Size]:

@@ -19,7 +19,7 @@ TOKENS = 12  # of a prompt: ten letters and both ends
 WORDS = "a", "cat", "dog", "red"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def source_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As diffusers writes it, with a tokenizer that can spell WORDS."""
     folder = tiny_pipeline.write(tmp_path_factory.mktemp("pipeline") / "source", tokens=TOKENS)
@@ -31,14 +31,14 @@ def source_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def pipeline_folder(source_folder: Path) -> Path:
     folder = source_folder.with_name("exported")
     sige.export_diffusers(source_folder, folder, sige.SparseConfig(dense_above=1.0), height=SIZE, width=SIZE)
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def pipeline(pipeline_folder: Path) -> Iterator[DiffusionPipeline]:
     with open_pipeline(pipeline_folder, threads=1) as opened:
         yield opened

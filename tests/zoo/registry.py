@@ -5,10 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+
+MODULES: WeakSet[nn.Module] = WeakSet()
+"""Those that entries have made."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +38,15 @@ class Entry:
     tolerance: float = 1e-4
 
     def module(self) -> nn.Module:
+        """Always the same one; not to be changed."""
+        return self._module
+
+    @cached_property
+    def _module(self) -> nn.Module:
         torch.manual_seed(0)
         module = self.make().eval()
         enliven(module)
+        MODULES.add(module)
         return module
 
     def example_inputs(self, seed: int = 1) -> dict[str, Tensor]:
