@@ -62,6 +62,14 @@ CASES: dict[str, tuple[str, str, dict[str, tuple[int | str, ...]], Attributes, l
         {},
         [2, -1, OUT],
     ),
+    "conv_gated": (
+        "Conv",
+        "rows weight bias multiplier residual",
+        {"weight": (1, C, 2 * OUT), "bias": (2 * OUT,)}
+        | dict.fromkeys(("multiplier", "residual"), (2, "P", OUT)),
+        {"norm_epsilon": 1e-5, "gate": "gelu"},
+        [2, -1, OUT],
+    ),
     "scatter": ("Scatter", "base rows active", {}, {}, [2, PIXELS, C]),
     "attention": ("Attention", "q k v k_base v_base active", {}, {"heads": 4}, [2, -1, 4 * 24]),
     "attention_wide": (
