@@ -22,6 +22,8 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "lcm": ("LCMScheduler", {}),
 }
+#: Those that remember nothing from step to step and draw no noise.
+MEMORYLESS = frozenset({"ddim", "euler"})
 GUIDED = frozenset(SCHEDULERS) - {"lcm"}  # by default; a distilled model has guidance in its weights
 
 
@@ -29,8 +31,8 @@ class Sampler:
     """`steps` steps of one scheduler, numbered from 0, the noisiest.
 
     name: of SCHEDULERS. config: as a pipeline's scheduler/scheduler_config.json has it. seed: of all noise.
-    timesteps: float32 [steps]. signal, noise: float32 [steps + 1], latents of step i are
-    signal[i] * clean + noise[i] * noise, and those of step `steps` are clean.
+    timesteps: float32 [steps]. weights: of `_weights`, or None. signal, noise: float32 [steps + 1], latents
+    of step i are signal[i] * clean + noise[i] * noise, and those of step `steps` are clean.
     Raises InputError for an unknown name or a count of steps that the scheduler does not have.
     """
 
@@ -46,6 +48,7 @@ class Sampler:
                 f"scheduler '{name}' makes {len(self.timesteps)} steps of {steps}; choose another count."
             )
         self.signal, self.noise = self._scales()
+        self.weights = self._weights() if name in MEMORYLESS else None
 
     def _made(self, name: str, config: Mapping[str, Any], steps: int) -> Any:
         diffusers, _ = _packages()
@@ -66,6 +69,22 @@ class Sampler:
             signal[i] = float(scheduler.add_noise(one, zero, at))
             noise[i] = float(scheduler.add_noise(zero, one, at))
         return signal, noise
+
+    def _weights(self) -> np.ndarray | None:
+        """What the scheduler's steps come to, where they are sums: float32 [steps, 3] of what the network
+        reads for latents of 1, and of the next latents for latents of 1 and for a prediction of 1. None where
+        they are no sums, as those that clip are not."""
+        _, torch = _packages()
+        latents, prediction = torch.tensor([[[[1.0, 0.0, 30.0]], [[0.0, 1.0, -20.0]]]]).unbind(1)
+        weights = np.zeros((self.steps, 3), np.float32)
+        for i in range(self.steps):
+            walk, at = self.begin(i), self._new.timesteps[i]
+            read = walk.scheduler.scale_model_input(latents, at).flatten()
+            made = walk.scheduler.step(prediction, at, latents, return_dict=False)[0].flatten()
+            if not torch.isclose(made[2], 30 * made[0] - 20 * made[1], rtol=1e-4, atol=1e-4):
+                return None
+            weights[i] = read[0], made[0], made[1]
+        return weights
 
     def gaussian(self, shape: tuple[int, ...], seed: int | None = None) -> np.ndarray:
         """Normal noise float32, the same for a seed on any machine. seed: None for the sampler's."""
@@ -89,24 +108,30 @@ class Walk:
     """A scheduler on its way: step by step, with what it remembers of those before."""
 
     def __init__(self, sampler: Sampler, scheduler: Any, step: int) -> None:
-        self._sampler, self._scheduler = sampler, scheduler
+        self._sampler, self.scheduler = sampler, scheduler
         if step and hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(step)
 
     def scaled(self, latents: np.ndarray, step: int) -> np.ndarray:
         """What the network reads for these latents."""
+        weights = self._sampler.weights
+        if weights is not None:
+            return latents * weights[step, 0]
         _, torch = _packages()
-        timestep = self._scheduler.timesteps[step]
-        return self._scheduler.scale_model_input(torch.from_numpy(latents), timestep).numpy()
+        timestep = self.scheduler.timesteps[step]
+        return self.scheduler.scale_model_input(torch.from_numpy(latents), timestep).numpy()
 
     def next(self, prediction: np.ndarray, latents: np.ndarray, step: int) -> np.ndarray:
         """The latents of step + 1, float32, from the network's prediction for those of `step`."""
+        weights = self._sampler.weights
+        if weights is not None:
+            return latents * weights[step, 1] + prediction * weights[step, 2]
         _, torch = _packages()
         generator = torch.Generator("cpu").manual_seed((self._sampler.seed << 10) + step & (1 << 63) - 1)
         keywords = {} if self._sampler.name == "ddim" else {"generator": generator}
-        stepped = self._scheduler.step(
+        stepped = self.scheduler.step(
             torch.from_numpy(prediction.astype(np.float32)),
-            self._scheduler.timesteps[step],
+            self.scheduler.timesteps[step],
             torch.from_numpy(latents),
             return_dict=False,
             **keywords,
@@ -119,7 +144,7 @@ class Walk:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Walk:
         other = Walk.__new__(Walk)
-        other._sampler, other._scheduler = self._sampler, copy.deepcopy(self._scheduler, memo)
+        other._sampler, other.scheduler = self._sampler, copy.deepcopy(self.scheduler, memo)
         return other
 
 
