@@ -16,6 +16,7 @@ from sige_deploy.geometry import Geometry
 from sige_deploy.graph.builder import static_shape
 from sige_deploy.graph.context import Context
 from sige_deploy.graph.translate import Output, Translation
+from sige_deploy.graph.values import Cache
 from sige_deploy.manifest import (
     CacheSpec,
     GeometrySpec,
@@ -134,6 +135,8 @@ def _caches(ctx: Context, edit: ir.Model) -> list[CacheSpec]:
                 "kind": cache.kind,
                 "level": cache.level,
                 "rows": cache.rows.name if cache.rows is not None else None,
+                "rows_channels": _rows_channels(cache),
+                "rows_offset": cache.offset,
                 "reads": reads.get(cache.name, []) if cache.kind == "base" else None,
                 "shape": list(cache.shape),
                 "dtype": _dtype(cache.edit),
@@ -141,6 +144,16 @@ def _caches(ctx: Context, edit: ir.Model) -> list[CacheSpec]:
         )
         for cache in ctx.caches.values()
     ]
+
+
+def _rows_channels(cache: Cache) -> int | None:
+    """Channels of the rows, if they are more than the cache's own."""
+    if cache.rows is None:
+        return None
+    assert cache.rows.shape is not None
+    channels = cache.rows.shape[2]
+    assert isinstance(channels, int)
+    return None if channels == cache.shape[2] else channels
 
 
 def _reads(edit: ir.Model) -> dict[str, list[str] | None]:

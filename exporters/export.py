@@ -52,6 +52,8 @@ def export(
     from sige_deploy.exporters.precision import half_graph, half_inputs, traced_for_half
     from sige_deploy.exporters.torch import as_arrays, to_onnx
     from sige_deploy.graph.normalise import expand_composites, prepare
+    from sige_deploy.graph.norms import fold_norms
+    from sige_deploy.graph.projections import join_projections
     from sige_deploy.graph.translate import translate
 
     config = config or SparseConfig()
@@ -72,6 +74,8 @@ def export(
     _check_free(free, arrays, spatial)
     report("fold constants", 1, 5)
     dense = prepare(loaded, {n: a.shape for n, a in arrays.items()})
+    join_projections(dense, spatial)
+    fold_norms(dense)
     if cast:
         half_graph(dense)
     _check_names(dense, spatial)

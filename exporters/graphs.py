@@ -155,15 +155,19 @@ def restore_weights(model: ir.Model, translation: Translation) -> None:
     """Let a dense graph read its convolution weights from the stored rows layout."""
     store = translation.context.store
     graph = model.graph
+    stored: dict[str, ir.Value] = {}
     for original, relayout in store.relayouts.items():
         value = graph.initializers.get(original)
         if value is None or not value.uses():
             continue
         builder = Builder(f"{original}/")
+        builder.initializers |= stored
         restored = store.read(builder, relayout)
         restored.shape, restored.type = value.shape, value.type
         value.replace_all_uses_with(restored)
         del graph.initializers[original]
-        for initializer in builder.initializers.values():
+        for name, initializer in builder.initializers.items():
             graph.register_initializer(initializer)
+            if name in store.tensors:
+                stored[name] = initializer
         graph.insert_before(graph[0], builder.nodes)

@@ -138,7 +138,8 @@ class GeometrySpec(Spec):
 class CacheSpec(Spec):
     """An array that record keeps for edits. `base`: [B, H*W, C] of a level; `static`: anything else.
     `rows`: the edit-graph output with its fresh rows [B, P, C], which commit writes at the level's active
-    pixels (None: an edit never changes it); it may be a model output's, or another cache's.
+    pixels (None: an edit never changes it); it may be a model output's, or another cache's. `rows_channels`,
+    `rows_offset`: channels of `rows` where it has more than C, and the first that is the cache's.
     `reads`: the geometries through whose halos alone edits read it; None: it is read whole, or not known."""
 
     name: str
@@ -147,6 +148,8 @@ class CacheSpec(Spec):
     dtype: DType
     level: str | None = None
     rows: str | None = None
+    rows_channels: Size | None = None
+    rows_offset: Annotated[int, Field(ge=0)] = 0
     reads: list[str] | None = None
 
 
@@ -260,6 +263,12 @@ class Manifest(Spec):
                 c.level is None or len(c.shape) != 3 or c.shape[1] != _product(sizes[c.level])
             ):
                 raise ValueError(f"base cache '{c.name}' is not [B, H*W, C] of a level")
+            if (c.rows is None and c.rows_channels is not None) or (
+                c.rows_channels is None and c.rows_offset
+            ):
+                raise ValueError(f"cache '{c.name}' names channels of no rows")
+            if c.rows_channels is not None and c.rows_offset + c.shape[-1] > c.rows_channels:
+                raise ValueError(f"cache '{c.name}' does not fit in {c.rows_channels} channels of its rows")
             for id_ in c.reads or []:
                 if c.kind != "base" or id_ not in geometries or geometries[id_].source != c.level:
                     raise ValueError(f"cache '{c.name}' cannot be read through geometry '{id_}'")

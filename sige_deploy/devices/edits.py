@@ -58,7 +58,7 @@ class Edit:
                 arrays[output.rows] = shape, output.dtype
         for cache in manifest.caches:
             if cache.rows is not None:
-                shape = cache.shape[0], rows[cache.level or ""], cache.shape[2]
+                shape = cache.shape[0], rows[cache.level or ""], cache.rows_channels or cache.shape[2]
                 arrays[cache.rows] = shape, cache.dtype
         self._fresh = room.place(arrays)
         self._feeds: Mapping[str, Buffer] = {}
@@ -95,10 +95,13 @@ class Edit:
         active = {
             level: memory.download(self._feeds[f"active.{level}"])[:count] for level, count in counts.items()
         }
+        caches = [cache for cache in device.manifest.caches if cache.rows is not None]
+        made = {cache.rows or "": memory.download(self._fresh[cache.rows or ""]) for cache in caches}
         rows = {
-            f"cache.{cache.name}": memory.download(self._fresh[cache.rows])[:, : counts[cache.level or ""]]
-            for cache in device.manifest.caches
-            if cache.rows is not None
+            f"cache.{cache.name}": made[cache.rows or ""][
+                :, : counts[cache.level or ""], cache.rows_offset : cache.rows_offset + cache.shape[2]
+            ]
+            for cache in caches
         }
         return Fresh(rows, active)
 

@@ -165,13 +165,13 @@ class HostDevice:
     def _fresh_rows(self, spec: CacheSpec, pending: _Pending, indices: EditIndices) -> np.ndarray:
         count = indices.counts[spec.level or ""]
         values = pending.results[spec.rows or ""]
-        wanted = (spec.shape[0], count, spec.shape[2])
+        wanted = (spec.shape[0], count, spec.rows_channels or spec.shape[2])
         if values.ndim != 3 or values[:, :count].shape != wanted or values.dtype != spec.dtype:
             raise RuntimeFailure(
                 f"the edit graph gave rows of shape {list(values.shape)} for cache '{spec.name}', expected "
                 f"{list(wanted)}; export the bundle anew."
             )
-        return values[:, :count]
+        return values[:, :count, spec.rows_offset : spec.rows_offset + spec.shape[2]]
 
     def write_outputs(self, outputs: Arrays, results: Mapping[str, np.ndarray], indices: EditIndices) -> None:
         """The edit graph's results into the recorded outputs."""

@@ -295,11 +295,13 @@ class NativeDevice:
     def _cache_offsets(self, spec: CacheSpec) -> Offsets:
         level = next(level for level in self.manifest.levels if level.id == spec.level)
         batch, pixels, channels = spec.shape
+        mine = np.full(spec.rows_channels or channels, -1)
+        mine[spec.rows_offset : spec.rows_offset + channels] = np.arange(channels)
         return Offsets(
             np.arange(batch) * pixels * channels,
             np.arange(level.height) * level.width * channels,
             np.arange(level.width) * channels,
-            np.arange(channels),
+            mine,
             np.dtype(spec.dtype).itemsize,
         )
 

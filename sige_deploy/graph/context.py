@@ -216,6 +216,12 @@ class Context:
             if cache.rows is old:
                 cache.rows = new
 
+    def take_rows_from(self, part: ir.Value, whole: ir.Value, offset: int) -> None:
+        """Let a base's fresh rows be channels of wider ones, from ``offset`` on."""
+        for cache in self.caches.values():
+            if cache.rows is part:
+                cache.rows, cache.offset = whole, offset
+
     def linear(self, rows: ir.Value, weight: ir.Value, bias: ir.Value | None) -> ir.Value:
         """rows [B, P, Cin] x weight [1, Cin, Cout] + bias [Cout]."""
         if rows.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
@@ -308,6 +314,7 @@ class Context:
             before = undone(value, form)
             if self.depends_on_free(value) and before is not None:
                 self._static[key] = self.edit.reshape(self.edit_value(before), form.shape)
+                self._static[key].shape = ir.Shape(form.shape)
             elif self.depends_on_free(value):
                 self._static[key] = form.of_value(self.edit, self.edit_value(value))
             else:

@@ -57,7 +57,8 @@ Info = Static | Spatial | View | Dense
 
 @dataclass
 class Cache:
-    """One array that record leaves for edit. ``rows``: edit's fresh rows of a base, for commit."""
+    """One array that record leaves for edit. ``rows``: edit's fresh rows of a base, for commit; its channels
+    are those from ``offset`` on."""
 
     name: str
     kind: str
@@ -66,6 +67,7 @@ class Cache:
     shape: tuple[int, ...]
     level: str | None = None
     rows: ir.Value | None = None
+    offset: int = 0
 
 
 @dataclass

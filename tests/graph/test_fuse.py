@@ -154,10 +154,6 @@ LINEAR = {
         "g = Reshape(l, grid) y = Transpose<perm=[0,3,1,2]>(g)",
         "rows.bias",
     ),
-    "gated": (
-        "v = Conv(x, k, b) g = Conv(x, q) s = Gelu(g) y = Mul(v, s)",
-        "rows.bias.multiplier",
-    ),
 }  # fmt: skip
 
 
@@ -177,10 +173,10 @@ def test_linear_layers_are_convs_without_a_table(case: str, tmp_path: Path) -> N
     check(model, full=True)
 
 
-GATED = "p, q = Split<axis=1, num_outputs=2>(c) g = Gelu(q) y = Mul(p, g)"
+HALVES = "p, q = Split<axis=1, num_outputs=2>(c) g = Gelu(q) y = Add(p, g)"
 COLUMNS = {
-    "gated": (f"c = {CONV}(x, v, e) {GATED}", ["bias.multiplier", "bias.out_gelu"]),
-    "gated linear": (f"c = Conv(x, k, e) {GATED}", ["rows.bias.multiplier", "rows.bias.out_gelu"]),
+    "halves": (f"c = {CONV}(x, v, e) {HALVES}", ["bias.out_gelu", "bias.residual"]),
+    "halves of linear": (f"c = Conv(x, k, e) {HALVES}", ["rows.bias.out_gelu", "rows.bias.residual"]),
     "permuted": (f"c = {CONV}(x, v, e) y = Gather<axis=1>(c, order)", ["bias"]),
     "two slices": (
         f"c = {CONV}(x, v) p = Slice(c, zero, three, one) q = Slice(c, three, eight, one) y = Relu(p) "

@@ -37,7 +37,7 @@ def test_projections_of_a_text_are_one_product() -> None:
 
 def test_a_product_with_pixels_in_it_stays_alone() -> None:
     """Linear layers of rows are Convs; nothing is joined there."""
-    body = f"{FLAT} a = MatMul(n, w) b = MatMul(n, v) y = Mul(a, b)"
+    body = f"{FLAT} a = MatMul(n, w) b = MatMul(n, v) r = Relu(b) y = Add(a, r)"
     weights = {"w": weight(4, 5), "v": weight(4, 5, seed=8), "flat": ints(0, 4, 30)}
     laws = check(network(body, "float[1,4,6,5] x", weights=weights))
     assert "Split" not in laws.manifest.launches and laws.manifest.launches["sige.Conv"] == 2

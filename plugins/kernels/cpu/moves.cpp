@@ -15,6 +15,7 @@ sige_status move(const sige_move_args* args, int32_t count, const sige_execution
       for (int32_t p = 0; p < a.fresh; ++p) {
         const int64_t pixel = a.n[b] + a.y[a.active[p] / a.width] + a.x[a.active[p] % a.width];
         for (int32_t c = 0; c < a.channels; ++c, row += a.bytes) {
+          if (a.c[c] < 0) continue;
           char* const entry = static_cast<char*>(a.dense) + (pixel + a.c[c]) * a.bytes;
           memcpy(TAKE ? row : entry, TAKE ? entry : row, a.bytes);
         }

@@ -22,6 +22,7 @@ template <bool TAKE, typename T>
 __device__ void move_entry(const sige_move_args& a, int32_t index) {
   const int32_t row = index / a.channels, c = index - row * a.channels;
   const int32_t b = row / a.fresh, p = row - b * a.fresh;
+  if (a.c[c] < 0) return;
   const int32_t pixel = a.active[p];
   // The padded tail of a bucket names one pixel over and over; one write is enough.
   if (!TAKE && p > 0 && pixel == a.active[p - 1]) return;

@@ -111,7 +111,11 @@ static CacheSpec cache_of(const Value& value) {
   CacheSpec spec{fields["name"].text(),       fields["kind"].one_of({"base", "static"}),
                  fields["shape"].integers(0), fields["dtype"].dtype(),
                  fields.text("level"),        fields.text("rows"),
+                 {},
+                 0,
                  {}};
+  if (const auto channels = fields.get("rows_channels")) spec.rows_channels = channels->integer(1);
+  spec.rows_offset = fields.integer("rows_offset", 0, 0);
   if (const auto reads = fields.get("reads")) spec.reads = reads->list([](const Value& id) { return id.text(); });
   fields.done();
   return spec;

@@ -78,7 +78,9 @@ struct CacheSpec {
   DType dtype;
   std::optional<std::string> level;
   std::optional<std::string> rows;
-  std::vector<std::string> reads;  // geometries
+  std::optional<int64_t> rows_channels;  // of rows, where they have more than the cache
+  int64_t rows_offset = 0;               // the first of them that is the cache's
+  std::vector<std::string> reads;        // geometries
 };
 
 struct Manifest {

@@ -126,6 +126,11 @@ void check_fit(const Manifest& manifest) {
     const LevelSpec* level = base && c.level ? &manifest.level(*c.level) : nullptr;
     if (base && (!level || c.shape.size() != 3 || c.shape[1] != count_of({level->height, level->width})))
       throw Invalid{"", "base cache " + named(c.name) + " is not [B, H*W, C] of a level"};
+    if ((c.rows_offset && !c.rows_channels) || (!c.rows && c.rows_channels))
+      throw Invalid{"", "cache " + named(c.name) + " names channels of no rows"};
+    if (c.rows_channels && c.rows_offset + c.shape.back() > *c.rows_channels)
+      throw Invalid{"", "cache " + named(c.name) + " does not fit in " + std::to_string(*c.rows_channels) +
+                            " channels of its rows"};
     for (const std::string& id : c.reads) {
       const auto leads = [&](const GeometrySpec& g) { return g.id == id && g.source == c.level; };
       if (!base || std::none_of(manifest.geometries.begin(), manifest.geometries.end(), leads))

@@ -1,5 +1,7 @@
 #include "moves.h"
 
+#include <algorithm>
+
 namespace sige {
 
 static std::vector<Atom> atoms_of(const InputSpec& input) {
@@ -20,7 +22,12 @@ Offsets::Offsets(const OutputSpec& output) : Offsets(atoms_of(output), &output.o
 
 Offsets::Offsets(const CacheSpec& cache, const LevelSpec& level)
     : Offsets({{'N', cache.shape[0]}, {'Y', level.height}, {'X', level.width}, {'C', cache.shape[2]}}, nullptr,
-              cache.dtype) {}
+              cache.dtype) {
+  if (!cache.rows_channels) return;
+  std::vector<int64_t> mine(static_cast<size_t>(*cache.rows_channels), -1);
+  std::copy(c.begin(), c.end(), mine.begin() + cache.rows_offset);
+  c = std::move(mine);
+}
 
 Offsets::Offsets(const std::vector<Atom>& atoms, const std::vector<int64_t>* order, DType type) : dtype(type) {
   const auto offsets = [&](char kind) {

@@ -8,7 +8,8 @@
 
 namespace sige {
 
-// Where entry (b, pixel (y, x), c) of an array's rows lies in it: at n[b] + y[y] + x[x] + c[c], in elements.
+// Where entry (b, pixel (y, x), c) of an array's rows lies in it: at n[b] + y[y] + x[x] + c[c], in elements. c[c] is -1
+// where the array lacks that channel of the rows: putting leaves it out.
 struct Offsets {
   explicit Offsets(const InputSpec& input);
   explicit Offsets(const OutputSpec& output);

@@ -1,8 +1,9 @@
 """Moving the channels of a Conv's result is choosing columns of its weight.
 
-What splits, slices, permutes or regroups channels behind a Conv (queries, keys and values made by one layer,
-the gate of a gated layer, the phases of a pixel shuffle) becomes one Conv per result, where that takes no
-more launches. The weight is stored in these pieces; the dense graphs put it together again.
+What splits, slices, permutes or regroups channels behind a Conv (the gate of a gated layer, the phases of a
+pixel shuffle) becomes one Conv per result, where that takes no more launches. The weight is stored in these
+pieces; the dense graphs put it together again. Queries, keys and values made by one layer stay in one Conv:
+Attention reads its parts.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sige_deploy.graph.builder import attribute, is_constant, static_shape
+from sige_deploy.graph.fuse.parts import Part, attention_alone_reads, read_parts
 from sige_deploy.graph.fuse.state import Fusion, consumers, named_inputs
 
 Leaf = tuple[ir.Value, np.ndarray]  # rows, and the Conv's output channel of each of their channels
@@ -31,7 +33,11 @@ def fuse_columns(fusion: Fusion) -> None:
         channels = (static_shape(weight) or ())[2]
         moves: list[ir.Node] = []
         leaves = _leaves(node.outputs[0], np.arange(channels), moves)
-        if leaves is not None and _is_cheaper(leaves, moves, channels):
+        if leaves is None or not moves or not _is_whole(leaves, channels):
+            continue
+        if attention_alone_reads([value for value, _ in leaves]):
+            _read_by_attention(fusion, node, leaves)
+        elif _is_cheaper(leaves, moves):
             _split(fusion, inputs, dict(node.attributes), leaves)
 
 
@@ -91,23 +97,53 @@ def _moved(node: ir.Node, value: ir.Value, index: np.ndarray) -> list[np.ndarray
     return None
 
 
-def _is_cheaper(leaves: list[Leaf], moves: list[ir.Node], channels: int) -> bool:
-    """Whether the pieces are the whole, and no more launches than the Conv and what it takes to move."""
+def _is_whole(leaves: list[Leaf], channels: int) -> bool:
+    """Whether the results are all of the Conv's channels, each once."""
     whole = np.sort(np.concatenate([index for _, index in leaves]))
+    return np.array_equal(whole, np.arange(channels))
+
+
+def _is_cheaper(leaves: list[Leaf], moves: list[ir.Node]) -> bool:
+    """Whether a Conv for each result takes no more launches than the Conv and what it takes to move."""
     launched = sum(node.op_type != "Reshape" for node in moves)
-    return launched > 0 and len(leaves) <= 1 + launched and np.array_equal(whole, np.arange(channels))
+    return launched > 0 and len(leaves) <= 1 + launched
+
+
+def _read_by_attention(fusion: Fusion, node: ir.Node, leaves: list[Leaf]) -> None:
+    """Put the results' channels side by side in the Conv's and let Attention read them there."""
+    whole = node.outputs[0]
+    order = np.concatenate([index for _, index in leaves])
+    if not np.array_equal(order, np.arange(len(order))):
+        whole = _columns(fusion, named_inputs(node), dict(node.attributes), [(whole, order)])[0]
+    ends = np.cumsum([len(index) for _, index in leaves])
+    read_parts(
+        fusion, {v: Part(whole, int(end) - len(i), len(i)) for (v, i), end in zip(leaves, ends, strict=True)}
+    )
 
 
 def _split(
     fusion: Fusion, inputs: dict[str, ir.Value | None], attributes: dict[str, Any], leaves: list[Leaf]
 ) -> None:
+    made = _columns(fusion, inputs, attributes, leaves)
+    for (value, _), new in zip(leaves, made, strict=True):
+        fusion.put(value, new)
+
+
+def _columns(
+    fusion: Fusion, inputs: dict[str, ir.Value | None], attributes: dict[str, Any], leaves: list[Leaf]
+) -> list[ir.Value]:
+    """Convs of these columns of the weight, which is stored so."""
     ctx = fusion.ctx
     weight, bias = inputs["weight"], inputs.get("bias")
     assert weight is not None and weight.name is not None
     pieces = ctx.store.split(weight.name, [index for _, index in leaves])
+    made = []
     for (value, index), (name, tensor) in zip(leaves, pieces, strict=True):
         piece = dict(inputs) | {"weight": ctx.edit.initializer(name, tensor)}
         if bias is not None:
             assert bias.const_value is not None
             piece["bias"] = ctx.edit.constant(bias.const_value.numpy()[index], "folded")
-        fusion.replace(value, "Conv", piece, attributes)
+        new = ctx.edit.sparse_op("Conv", piece, attributes)
+        new.shape, new.type = value.shape, value.type
+        made.append(new)
+    return made

@@ -32,13 +32,16 @@ class Fusion:
         self, old: ir.Value, op_type: str, inputs: Mapping[str, ir.Value | None], attributes: dict[str, Any]
     ) -> None:
         """Compute a value by one op of our domain instead; drops the nodes that were needed for it alone."""
-        ctx = self.ctx
-        new = ctx.edit.sparse_op(op_type, inputs, attributes)
+        new = self.ctx.edit.sparse_op(op_type, inputs, attributes)
         new.shape, new.type = old.shape, old.type
+        self.put(old, new)
+
+    def put(self, old: ir.Value, new: ir.Value) -> None:
+        """Put an equal value in the place of another; drops the nodes that were needed for that alone."""
         old.replace_all_uses_with(new)
         if old in self.owners:
             self.owners[new] = replace(self.owners.pop(old), rows=new)
-        ctx.replace_rows(old, new)
+        self.ctx.replace_rows(old, new)
         producer = old.producer()
         assert producer is not None
         self.drop(producer)

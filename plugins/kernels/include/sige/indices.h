@@ -63,7 +63,8 @@ typedef struct sige_move_args {
   const int64_t* n;      /* [batch] */
   const int64_t* y;
   const int64_t* x;      /* [width] */
-  const int64_t* c;      /* [channels] */
+  const int64_t* c;      /* [channels]; -1: the array lacks this channel of the rows, which sige_put_rows leaves out and
+                            sige_take_rows leaves as it is */
   int32_t batch;
   int32_t fresh;
   int32_t width;

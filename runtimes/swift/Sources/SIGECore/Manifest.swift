@@ -98,6 +98,10 @@ public struct CacheSpec: Sendable {
     public let level: String?
     /// The edit graph's output with its fresh rows; nil: an edit never changes it.
     public let rows: String?
+    /// Channels of `rows`, where they have more than the cache; nil: as many.
+    public let rowsChannels: Int?
+    /// The first of them that is the cache's.
+    public let rowsOffset: Int
     /// The geometries through whose halos alone edits read it; nil: it is read whole, or not known.
     public let reads: [String]?
 }

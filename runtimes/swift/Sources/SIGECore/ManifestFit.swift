@@ -48,6 +48,12 @@ extension Manifest {
                 throw whole("base cache \(named(cache.name)) is not [B, H*W, C] of a level")
             }
         }
+        if (cache.rows == nil && cache.rowsChannels != nil) || (cache.rowsChannels == nil && cache.rowsOffset != 0) {
+            throw whole("cache \(named(cache.name)) names channels of no rows")
+        }
+        if let channels = cache.rowsChannels, cache.rowsOffset + cache.shape.last! > channels {
+            throw whole("cache \(named(cache.name)) does not fit in \(channels) channels of its rows")
+        }
         for id in cache.reads ?? [] {
             let leads = geometries.contains { $0.id == id && $0.source == cache.level }
             if !cache.base || !leads {

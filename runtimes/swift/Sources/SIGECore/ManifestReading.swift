@@ -207,6 +207,8 @@ extension CacheSpec {
                 dtype: try fields.required("dtype").dtype(),
                 level: try fields.optional("level")?.text(),
                 rows: try fields.optional("rows")?.text(),
+                rowsChannels: try fields.optional("rows_channels")?.integer(atLeast: 1),
+                rowsOffset: try fields.find("rows_offset")?.integer(atLeast: 0) ?? 0,
                 reads: try fields.optional("reads")?.list { try $0.text() })
         }
     }

@@ -57,14 +57,17 @@ final class BaseRegistry: @unchecked Sendable {
         }
     }
 
-    /// Writes fresh rows, halves [P, C], into a recorded base at its active pixels.
-    func write(_ rows: [UInt16], at active: [Int32], into name: String) {
-        guard !active.isEmpty, let base = context.array(name) else { return }
-        let channels = rows.count / active.count
+    /// Writes fresh rows, halves [P, C] or wider ones that hold these channels, into a recorded base at its active
+    /// pixels.
+    func write(_ rows: [UInt16], at active: [Int32], into cache: CacheSpec) {
+        guard !active.isEmpty, let base = context.array(cache.name) else { return }
+        let channels = cache.shape[2]
+        let stride = cache.rowsChannels ?? channels
         rows.withUnsafeBytes { from in
             for (row, pixel) in active.enumerated() {
                 let place = base.bytes.baseAddress! + Int(pixel) * channels * 2
-                place.copyMemory(from: from.baseAddress! + row * channels * 2, byteCount: channels * 2)
+                let fresh = from.baseAddress! + (row * stride + cache.rowsOffset) * 2
+                place.copyMemory(from: fresh, byteCount: channels * 2)
             }
         }
     }

@@ -275,7 +275,7 @@ public actor Session {
             recorded.outputs = edit.outputs
             for cache in manifest.caches where models.arrays.contains(cache.name) {
                 guard let name = cache.rows, let rows = edit.rows[name] else { continue }
-                registry.write(rows, at: edit.active[cache.level!]!, into: cache.name)
+                registry.write(rows, at: edit.active[cache.level!]!, into: cache)
             }
             self.recorded = recorded
         }
