@@ -7,7 +7,9 @@
 to try the program. Dense is the same networks whole in every step, torch.compile(mode="reduce-overhead"),
 float16, channels last, with diffusers' scheduler on the GPU. A time is that of the whole call, from pictures
 and masks on the host to the picture on the host; prompts were encoded before. Every result is checked before
-it is timed. Writes OUT/pipeline_<network>.json. What --folder holds of an earlier call is used again.
+it is timed. Of `scenes`, the trained model of examples/scenes, the fidelity is measured and no time; on a CPU
+that takes minutes.
+Writes OUT/pipeline_<network>.json. What --folder holds of an earlier call is used again.
 """
 
 from __future__ import annotations
@@ -19,7 +21,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pipeline_cases import Editor, cases, steps_of, timed
 from pipeline_dense import DensePipeline, Words
@@ -182,6 +183,14 @@ def show(document: dict[str, Any]) -> None:
         )
 
 
+def compared(options: argparse.Namespace) -> dict[str, Any]:
+    """The document of a trained model."""
+    from pipeline_fidelity import fidelity
+
+    pipeline, dense, _ = opened(options)
+    return {"fidelity": fidelity(pipeline, dense, range(options.seeds), MODELS[options.network].guidance)}
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -191,6 +200,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, help="of weights and exports; OUT/pipelines by default")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--repeats", type=int, default=7, help="timed runs of each way")
+    parser.add_argument("--seeds", type=int, default=4, help="of the fidelity of scenes")
     options = parser.parse_args()
     options.folder = options.folder or options.out / "pipelines"
     options.precision = "as_given" if options.device == "cpu" else "float16"
@@ -205,7 +215,6 @@ def main() -> int:
         torch.cuda.set_device(options.device)
         torch.backends.cudnn.benchmark = True
     torch.manual_seed(SEED)
-    np.random.seed(SEED)
     gpu = torch.cuda.get_device_name() if options.device != "cpu" else None
     document = {
         "date": time.strftime("%Y-%m-%d"),
@@ -217,10 +226,15 @@ def main() -> int:
         "machine": machine(),
         "versions": versions(),
         "repeats": options.repeats,
-        **measured(options),
+        **(compared(options) if MODELS[options.network].trained else measured(options)),
     }
     name = f"pipeline_{options.network}.json"
     (options.out / name).write_text(json.dumps(document, indent=1) + "\n")
+    if "fidelity" in document:
+        from pipeline_fidelity import summary
+
+        print(summary(document["fidelity"]))
+        return 0
     show(document)
     far = [case for case in document["edits"] if not case["near"]]
     print(f"far from dense: {len(far)} of {len(document['edits'])}" if far else "all near dense")

@@ -31,11 +31,12 @@ NOISE_SEED = 11
 @dataclass(frozen=True)
 class Case:
     """One edit. mask: bool [H, W]. kind: "sdedit", "inpaint", "text" with the mask, or "draft": text, with a
-    warm-up before; its region is the mask."""
+    warm-up before; its region is the mask. painted: the picture of an sdedit, None for a stroke."""
 
     kind: str
     shape: str
     mask: np.ndarray
+    painted: np.ndarray | None = None
 
     @property
     def area(self) -> float:
@@ -66,23 +67,28 @@ class Editor:
         self.noise = recording.sampler.gaussian(parts.latent, NOISE_SEED)
         self.drafts = 0
 
-    def words(self, kind: str) -> Words:
-        prompt = self.recording.prompt if kind == "sdedit" else EDITED
+    def words(self, kind: str, prompt: str | None = None) -> Words:
+        """Of a prompt; None: the one that `ours` takes for the kind."""
+        if prompt is None:
+            prompt = self.recording.prompt if kind == "sdedit" else EDITED
         text = self.recording.parts.condition(prompt, "")["text"]
         return Words(self.dense.placed(text), float(self.recording.run.key["guidance"]))
 
-    def painted(self, mask: np.ndarray) -> np.ndarray:
-        """The recorded picture with a stroke."""
+    def painted(self, case: Case) -> np.ndarray:
+        """The recorded picture with what was painted."""
+        if case.painted is not None:
+            return case.painted
         picture = self.recording.picture
-        picture[mask] = (40, 90, 200)
+        picture[case.mask] = (40, 90, 200)
         return picture
 
     def ours(self, case: Case, **more: Any) -> Edit:
         recording = self.recording
         if case.kind == "sdedit":
-            return recording.sdedit(self.painted(case.mask), case.mask, strength=STRENGTH, **more)
+            return recording.sdedit(self.painted(case), case.mask, strength=STRENGTH, **more)
         if case.kind == "inpaint":
-            return recording.inpaint(case.mask, EDITED, strength=STRENGTH, seed=NOISE_SEED, **more)
+            settings = {"prompt": EDITED, "strength": STRENGTH, "seed": NOISE_SEED, **more}
+            return recording.inpaint(case.mask, **settings)
         if case.kind == "text":
             return recording.text_edit(EDITED, case.mask, **more)
         # A guidance that was not there before, so that the draft is made anew.
@@ -97,12 +103,12 @@ class Editor:
         return len(self.scheduler.timesteps) - edit.totals.steps
 
     def in_dense(self, case: Case, words: Words, start: int, latents: Any = None) -> Any:
-        painted = self.painted(case.mask) if case.kind == "sdedit" else None
+        painted = self.painted(case) if case.kind == "sdedit" else None
         noise = self.dense.placed(self.noise) if case.kind == "inpaint" else None
         return self.dense.edit(self.recorded, words, start, case.mask, painted, noise, latents)
 
     def in_crop(self, case: Case, words: Words, start: int) -> np.ndarray:
-        picture = self.painted(case.mask) if case.kind == "sdedit" else self.recording.picture
+        picture = self.painted(case) if case.kind == "sdedit" else self.recording.picture
         return self.dense.stitched(
             self.recorded, words, start, case.mask, picture, self.dense.placed(self.noise)
         )
@@ -121,6 +127,7 @@ def checked(editor: Editor, case: Case) -> dict[str, Any]:
     """How near ours is to dense; raises RuntimeError for a result that is wrong.
 
     psnr: dB of the pictures inside the mask, peak 255, at most EQUAL; psnr_unedited: of the recorded picture;
+    psnr_again: of ours as it ran first, before graphs were captured, against ours later;
     change_missed: root mean square of what the last latents of the mask are off, over that of what the edit
     changes in them.
     """
@@ -133,7 +140,6 @@ def checked(editor: Editor, case: Case) -> dict[str, Any]:
         "not finite": np.isfinite(edit.latents).all(),
         "not the recorded picture outside the mask": (edit.picture[~mask] == recording.picture[~mask]).all(),
         "another mask": (to_latents(mask, recording.parts.factor) == where).all(),
-        "another picture when repeated": case.kind == "draft" or (edit.picture == first.picture).all(),
         "not sparse": set(edit.totals.paths) == {"sparse"},
     }
     wrong = [what for what, fine in right.items() if not fine]
@@ -147,6 +153,7 @@ def checked(editor: Editor, case: Case) -> dict[str, Any]:
     return {
         "psnr": min(psnr(edit.picture[mask], picture[mask], 255), EQUAL),
         "psnr_unedited": min(psnr(recording.picture[mask], picture[mask], 255), EQUAL),
+        "psnr_again": min(psnr(first.picture[mask], edit.picture[mask], 255), EQUAL),
         "change_missed": missed,
         "near": bool(missed <= FAR),
     }

@@ -40,6 +40,19 @@ class Words:
     guidance: float
 
 
+class _Unet(nn.Module):
+    """A Denoiser that keeps nothing of a call: what it hands to its layers would outlive the CUDA graph."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
+        outputs = self.denoiser(**inputs)
+        self.denoiser.call.parts = []
+        return outputs
+
+
 class DensePipeline:
     """The networks of a diffusers folder on a device, compiled or as they are. Pictures uint8 [H, W, 3]."""
 
@@ -51,7 +64,7 @@ class DensePipeline:
         denoiser = Denoiser(unet)
         self.widths, self.channels = sum(denoiser.widths), vae.config.latent_channels
         self._unet, self._encoder, self._decoder = (
-            self._ready(module, compiled) for module in (denoiser, VaeEncoder(vae), VaeDecoder(vae))
+            self._ready(module, compiled) for module in (_Unet(denoiser), VaeEncoder(vae), VaeDecoder(vae))
         )
 
     @torch.no_grad()

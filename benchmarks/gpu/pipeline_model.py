@@ -32,7 +32,7 @@ class Model:
     unet: dict[str, Any]
     vae: dict[str, Any]
     text: dict[str, Any]
-    guidance: float = 7.5
+    guidance: float = 3.0
 
     @property
     def trained(self) -> bool:
@@ -90,7 +90,7 @@ MODELS = {
             "max_position_embeddings": 32,
         },
     ),
-    "scenes": Model({}, {}, {}, guidance=3.0),
+    "scenes": Model({}, {}, {}),
 }
 
 
