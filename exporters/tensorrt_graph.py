@@ -35,7 +35,6 @@ def for_tensorrt(edit: ir.Model) -> ir.Model:
         signature.check(node)
         present = [(name, value) for name, value in zip(signature.inputs, node.inputs) if value is not None]
         told = {name: signature.attribute(node, name) for name in signature.attributes}
-        told = {name: value for name, value in told.items() if value != ""}  # plugin fields are not empty
         told["inputs"] = " ".join(name for name, _ in present)
         told |= {"plugin_namespace": DOMAIN, "plugin_version": str(VERSION)}
         node.attributes.update({a.name: a for a in convenience.convert_attributes(told)})

@@ -38,6 +38,7 @@ def test_a_node_has_its_inputs_without_gaps_and_says_which_they_are() -> None:
         "activation_out": "relu",
         "alpha_out": 0.01,
         "norm_epsilon": 0.0,
+        "gate": "",
         "early": 0,
         "plugin_namespace": "sige",
         "plugin_version": "1",
