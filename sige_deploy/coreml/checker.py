@@ -18,6 +18,7 @@ from sige_deploy.coreml.layers import (
     weight_shapes,
 )
 from sige_deploy.errors import ExportError
+from sige_deploy.ops.activation import GATES
 from sige_deploy.ops.attention import OFFSETS, parts_mistake
 
 BYTES: Final = 2 << 30  # a model of this format, and any protobuf message, is smaller
@@ -213,6 +214,10 @@ def _places(layer: Layer) -> Iterator[str]:
         return
     if layer.op == "Conv" and "weight" not in weights:
         yield "has no weight"
+    if layer.op == "Conv" and p["gate"] not in ("", *GATES):
+        yield f"has gate '{p['gate']}', which no op has"
+    if layer.op == "Conv" and (p["gate"] or p["norm_epsilon"]) and p["group"] != 1:
+        yield "has a norm or a gate of several groups"
     if bool(p["geometry"]) != bool(p["base"]):
         yield "names only one of geometry and base"
     if bool(p["base_2"]) != ("rows_2" in tensors and bool(p["base"])):

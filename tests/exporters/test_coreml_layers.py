@@ -131,6 +131,17 @@ def test_a_layer_does_what_its_op_does(case: str) -> None:
     assert op == "Scatter" or not got[:, count:].any()
 
 
+def test_an_impossible_gate_is_a_fault() -> None:
+    op, names, sizes, attributes, _ = CASES["conv_gated"]
+    given = arrays(names.split(), sizes, 1)
+    model = edit_model(graph(op, given, attributes), manifest(given), {"level": ROWS}, 1)
+    parameters = model.neuralNetwork.layers[-1].custom.parameters
+    parameters["gate"].stringValue, parameters["group"].intValue = "leaky_relu", 2
+    said = list(faults(model))
+    assert "layer 'out' has gate 'leaky_relu', which no op has" in said
+    assert "layer 'out' has a norm or a gate of several groups" in said
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [("base", "its base is computed in the graph"), ("scale", "its scale is computed in the graph")],
