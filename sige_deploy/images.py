@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sige_deploy import files
 from sige_deploy.errors import InputError
 from sige_deploy.manifest import InputSpec
 
@@ -136,13 +137,16 @@ def check_picture_path(path: PathLike) -> None:
 
 
 def save_picture(path: PathLike, picture: np.ndarray) -> None:
-    """Write uint8 [H, W, 3] as a picture whose type the suffix gives; raises InputError when it cannot."""
+    """Write uint8 [H, W, 3] as a picture whose type the suffix gives; raises InputError when it cannot, and
+    then what was there is as it was."""
     from PIL import Image
 
+    kind = Image.registered_extensions().get(Path(path).suffix.lower())
+    if kind is None:
+        raise InputError(f"'{path}' names no picture type; end it in {', '.join(PICTURES)}.")
     try:
-        Image.fromarray(picture).save(path)
-    except ValueError as error:  # an unknown suffix
-        raise InputError(f"'{path}' names no picture type; end it in {', '.join(PICTURES)}.") from error
+        with files.replacing(path) as file:
+            Image.fromarray(picture).save(file, kind)
     except OSError as error:
         raise InputError(
             f"cannot write '{path}' ({error.strerror}); choose a place that you can write to."

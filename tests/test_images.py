@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sige_deploy import images
 from sige_deploy.errors import InputError
 from sige_deploy.images import read_input, read_mask, read_value, to_picture, write_outputs
 from sige_deploy.manifest import InputSpec
@@ -116,3 +117,22 @@ def test_outputs_are_written(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert np.asarray(Image.open(tmp_path / "out/grey.png")).min() == 255
     assert np.array_equal(np.load(tmp_path / "out/a_b.npy"), outputs["a/b"])
+
+
+def test_a_picture_that_cannot_be_written_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = np.zeros((4, 6, 3), np.uint8)
+    images.save_picture(tmp_path / "a.png", picture)
+    before = (tmp_path / "a.png").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(InputError, match=r"cannot write .* \(No space left on device\); choose a place"):
+        images.save_picture(tmp_path / "a.png", picture + 1)
+    assert (tmp_path / "a.png").read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+    for place, sentence in (("a.xyz", "end it in .png"), ("none/a.png", "no place for a picture")):
+        with pytest.raises(InputError, match=sentence):
+            images.check_picture_path(tmp_path / place)

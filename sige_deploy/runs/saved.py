@@ -160,10 +160,10 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 def write_tensors(folder: Path, tensors: Mapping[str, np.ndarray]) -> str:
     """Write the small arrays; returns the file's SHA-256 (hex)."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save  # its save_file says nothing of a full disk by an OSError
 
     path = folder / TENSORS
-    save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, path)
+    path.write_bytes(save({name: np.ascontiguousarray(array) for name, array in tensors.items()}))
     files.sync_file(path)
     return files.sha256(path)
 

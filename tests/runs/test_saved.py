@@ -182,3 +182,22 @@ def test_a_run_takes_the_place_of_a_run_only(session: sige.Session, folder: Path
     with opened(session, folder) as again:
         assert states(again.tracks["net"]) == wanted
         assert all(slot is not None and slot.edited for slot in again.tracks["net"].slots)
+
+
+def test_a_full_disk_is_told_and_leaves_the_run(
+    session: sige.Session, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = sorted(folder.iterdir())
+    with opened(session, folder) as run:
+        for name in ("write_bytes", "mkdir"):
+            with monkeypatch.context() as patch:
+                patch.setattr(Path, name, full)
+                with pytest.raises(CacheError, match=r"cannot write a run to .* \(No space left on device\)"):
+                    run.save(folder)
+        with pytest.raises(CacheError, match="is no saved run"):
+            saved.check_target(folder / saved.INDEX)
+        saved.check_target(folder)
+    assert sorted(folder.iterdir()) == before and len(list(folder.parent.iterdir())) == 1
