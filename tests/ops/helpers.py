@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -325,6 +325,36 @@ def linear_inputs(
         if data.draw(st.booleans(), label=name):
             inputs[name] = random(seed, dtype, *shape)
     return inputs
+
+
+def channel_groups(
+    data: st.DataObject, kind: str, depthwise: Sequence[int], outputs: Sequence[int]
+) -> tuple[int, int, int]:
+    """Groups, input channels per group and output channels in all of a Conv that is "plain", "grouped",
+    "depthwise" or "depthwise x2". depthwise: counts of channels to draw from; outputs: of a group."""
+    if kind.startswith("depthwise"):
+        group = data.draw(st.sampled_from(depthwise))
+        return group, 1, group * (2 if kind.endswith("x2") else 1)
+    group = 1 if kind == "plain" else data.draw(st.integers(2, 4))
+    return group, data.draw(st.sampled_from([1, 3, 8, 19])), group * data.draw(st.sampled_from(outputs))
+
+
+def attention_inputs(
+    dtype: type, batch: int, count: int, active: np.ndarray, key_width: int, value_width: int
+) -> dict[str, np.ndarray | None]:
+    """Inputs of one Attention with fresh rows of the active pixels out of `count`."""
+
+    def image(seed: int, width: int) -> np.ndarray:
+        return random(seed, dtype, batch, count, width)
+
+    return {
+        "q": np.ascontiguousarray(image(0, key_width)[:, active]),
+        "k": np.ascontiguousarray(image(1, key_width)[:, active]),
+        "v": np.ascontiguousarray(image(2, value_width)[:, active]),
+        "k_base": image(3, key_width),
+        "v_base": image(4, value_width),
+        "active": active,
+    }
 
 
 def two_sources(inputs: Mapping[str, np.ndarray | None], channels: int) -> dict[str, np.ndarray | None]:

@@ -15,6 +15,7 @@ from .helpers import (
     DTYPES,
     PROFILE,
     assert_close,
+    attention_inputs,
     model_of,
     optimized_ops,
     pixels,
@@ -22,22 +23,6 @@ from .helpers import (
     run_function,
     widened,
 )
-
-
-def make_inputs(
-    dtype: type, batch: int, count: int, active: np.ndarray, key_width: int, value_width: int
-) -> dict[str, np.ndarray]:
-    def image(seed: int, width: int) -> np.ndarray:
-        return random(seed, dtype, batch, count, width)
-
-    return {
-        "q": image(0, key_width)[:, active],
-        "k": image(1, key_width)[:, active],
-        "v": image(2, value_width)[:, active],
-        "k_base": image(3, key_width),
-        "v_base": image(4, value_width),
-        "active": active,
-    }
 
 
 @PROFILE
@@ -66,7 +51,7 @@ def test_function_agrees(
     wide: str,
 ) -> None:
     active = data.draw(pixels(count))
-    inputs = make_inputs(dtype, batch, count, active, heads * dk, heads * dv)
+    inputs = attention_inputs(dtype, batch, count, active, heads * dk, heads * dv)
     if crossing:
         inputs |= dict.fromkeys(("k", "v", "active"))
     attributes = {"heads": heads} | ({} if scale is None else {"scale": scale})
@@ -83,7 +68,7 @@ def test_function_agrees(
 def test_is_torch_attention_over_the_edited_image(step: int, scale: float) -> None:
     batch, count, heads, width = 2, 10, 2, 8
     active = np.arange(0, count, step, dtype=np.int32)
-    inputs = make_inputs(np.float32, batch, count, active, heads * width, heads * width)
+    inputs = attention_inputs(np.float32, batch, count, active, heads * width, heads * width)
     t = {name: torch.from_numpy(value) for name, value in inputs.items()}
     pixel = t.pop("active").long()
     keys, values = t["k_base"].clone(), t["v_base"].clone()
@@ -109,7 +94,7 @@ def test_without_fresh_keys_it_is_torch_attention_to_the_base() -> None:
 def test_large_scores_stay_finite() -> None:
     active = np.arange(4, dtype=np.int32)
     for dtype, size in ((np.float32, 1000), (np.float16, 60)):
-        inputs = make_inputs(dtype, 1, 16, active, 16, 8)
+        inputs = attention_inputs(dtype, 1, 16, active, 16, 8)
         inputs |= {name: inputs[name] * dtype(size) for name in ("q", "k", "k_base")}
         result = run_function("Attention", inputs, {"heads": 1})
         assert np.isfinite(result).all()
@@ -118,7 +103,7 @@ def test_large_scores_stay_finite() -> None:
 
 def test_keys_are_not_transposed_by_copy(tmp_path: Path) -> None:
     """ONNX Runtime takes the keys' transpose into the product, and folds every shape that is static."""
-    inputs = make_inputs(np.float32, 1, 16, np.arange(4, dtype=np.int32), 16, 16)
+    inputs = attention_inputs(np.float32, 1, 16, np.arange(4, dtype=np.int32), 16, 16)
     left = optimized_ops(model_of("Attention", inputs, {"heads": 2}), str(tmp_path / "optimized.onnx"))
     assert left.count("FusedMatMul") + left.count("MatMul") == 2
     assert "FusedMatMul" in left

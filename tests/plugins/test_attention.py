@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ops.helpers import PROFILE, assert_close, pixels, random, widened
+from ops.helpers import PROFILE, assert_close, attention_inputs, pixels, random, widened
 
 from sige_deploy.ops.attention import attention
 
@@ -37,15 +37,7 @@ def test_cpu_agrees(
     wide: str,
 ) -> None:
     active = data.draw(pixels(min(count, 40))) + np.int32(max(count - 40, 0))
-    k, v = random(1, np.float32, batch, count, heads * dk), random(2, np.float32, batch, count, heads * dv)
-    inputs = {
-        "q": random(3, np.float32, batch, active.size, heads * dk),
-        "k": np.ascontiguousarray(k[:, active]),
-        "v": np.ascontiguousarray(v[:, active]),
-        "k_base": random(4, np.float32, batch, count, heads * dk),
-        "v_base": random(5, np.float32, batch, count, heads * dv),
-        "active": active,
-    }
+    inputs = attention_inputs(np.float32, batch, count, active, heads * dk, heads * dv)
     if crossing:
         inputs |= dict.fromkeys(("k", "v", "active"))
     expected = attention(**inputs, heads=heads, scale=scale)

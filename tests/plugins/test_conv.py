@@ -10,6 +10,7 @@ from ops.helpers import (
     PROFILE,
     Window,
     assert_close,
+    channel_groups,
     conv_inputs,
     gated_inputs,
     linear_inputs,
@@ -42,13 +43,7 @@ def test_cpu_agrees(
     activation_out: str,
     grouping: str,
 ) -> None:
-    depthwise = grouping.startswith("depthwise")
-    group = {"plain": 1, "grouped": data.draw(st.integers(2, 4))}.get(
-        grouping, data.draw(st.sampled_from([3, 70]))
-    )
-    per_group = 1 if depthwise else data.draw(st.sampled_from([1, 3, 8, 19]))
-    wide = data.draw(st.sampled_from([1, 3, 15, 16, 17, 32, 33, 70]))
-    outputs = group * {"depthwise": 1, "depthwise x2": 2}.get(grouping, wide)
+    group, per_group, outputs = channel_groups(data, grouping, [3, 70], [1, 3, 15, 16, 17, 32, 33, 70])
     inputs = conv_inputs(data, window, batch, (group, per_group, outputs))
     attributes = {
         "group": group,

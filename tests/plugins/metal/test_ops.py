@@ -12,6 +12,8 @@ from ops.helpers import (
     PROFILE,
     Window,
     assert_close,
+    attention_inputs,
+    channel_groups,
     conv_inputs,
     gated_inputs,
     gather_inputs,
@@ -91,13 +93,7 @@ def test_conv_agrees(
     activation_out: str,
     grouping: str,
 ) -> None:
-    depthwise = grouping.startswith("depthwise")
-    group = {"plain": 1, "grouped": data.draw(st.integers(2, 4))}.get(
-        grouping, data.draw(st.sampled_from([3, 8]))
-    )
-    per_group = 1 if depthwise else data.draw(st.sampled_from([1, 3, 8, 19]))
-    wide = data.draw(st.sampled_from([1, 3, 4, 16, 32, 33, 70]))
-    outputs = group * {"depthwise": 1, "depthwise x2": 2}.get(grouping, wide)
+    group, per_group, outputs = channel_groups(data, grouping, [3, 8], [1, 3, 4, 16, 32, 33, 70])
     inputs = _of_order_one(conv_inputs(data, window, batch, (group, per_group, outputs), HALF))
     attributes = {
         "group": group,
@@ -241,7 +237,7 @@ def test_attention_agrees(
     wide: str,
 ) -> None:
     active = data.draw(pixels(min(count, 40))) + np.int32(max(count - 40, 0))
-    inputs = _attention_inputs(batch, count, heads * dk, heads * dv, active)
+    inputs = attention_inputs(HALF, batch, count, active, heads * dk, heads * dv)
     if crossing:
         inputs |= dict.fromkeys(("k", "v", "active"))
     expected = attention(**inputs, heads=heads, scale=scale)
@@ -253,13 +249,13 @@ def test_attention_agrees(
 
 @pytest.mark.parametrize(("heads", "dk", "dv"), [(1, 70, 3), (2, 160, 160), (1, 512, 512)])
 def test_attention_of_wide_heads(metal: MetalKernels, heads: int, dk: int, dv: int) -> None:
-    inputs = _attention_inputs(1, 70, heads * dk, heads * dv, np.arange(0, 70, 4, dtype=np.int32))
+    inputs = attention_inputs(HALF, 1, 70, np.arange(0, 70, 4, dtype=np.int32), heads * dk, heads * dv)
     for kernels in (metal, metal.plain()):
         assert_close(kernels.attention(**inputs, heads=heads), attention(**inputs, heads=heads))
 
 
 def test_attention_keeps_large_scores_finite(metal: MetalKernels) -> None:
-    inputs = _attention_inputs(1, 100, 32, 32, np.arange(0, 100, 9, dtype=np.int32))
+    inputs = attention_inputs(HALF, 1, 100, np.arange(0, 100, 9, dtype=np.int32), 32, 32)
     inputs["q"] *= HALF(30)
     assert_close(metal.attention(**inputs, heads=2, scale=1.0), attention(**inputs, heads=2, scale=1.0))
 
@@ -302,18 +298,6 @@ def _of_order_one(inputs: dict) -> dict:
     """With a weight whose sums of products stay of order 1."""
     taps, depth, _ = inputs["weight"].shape
     return inputs | {"weight": inputs["weight"] * HALF((taps * depth) ** -0.5)}
-
-
-def _attention_inputs(batch: int, count: int, keys: int, values: int, active: np.ndarray) -> dict:
-    k, v = random(1, HALF, batch, count, keys), random(2, HALF, batch, count, values)
-    return {
-        "q": random(3, HALF, batch, active.size, keys),
-        "k": np.ascontiguousarray(k[:, active]),
-        "v": np.ascontiguousarray(v[:, active]),
-        "k_base": random(4, HALF, batch, count, keys),
-        "v_base": random(5, HALF, batch, count, values),
-        "active": active,
-    }
 
 
 def _nan(rows: np.ndarray, count: int) -> np.ndarray:

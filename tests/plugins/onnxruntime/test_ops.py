@@ -18,6 +18,7 @@ from ops.helpers import (
     PROFILE,
     Window,
     assert_close,
+    attention_inputs,
     conv_inputs,
     gather_inputs,
     linear_inputs,
@@ -184,15 +185,7 @@ def test_attention(
     wide: str,
 ) -> None:
     active = data.draw(pixels(count))
-    k, v = random(1, np.float32, batch, count, heads * 8), random(2, np.float32, batch, count, heads * dv)
-    inputs = {
-        "q": random(3, np.float32, batch, active.size, heads * 8),
-        "k": k[:, active],
-        "v": v[:, active],
-        "k_base": random(4, np.float32, batch, count, heads * 8),
-        "v_base": random(5, np.float32, batch, count, heads * dv),
-        "active": active,
-    }
+    inputs = attention_inputs(np.float32, batch, count, active, heads * 8, heads * dv)
     if crossing:
         inputs |= dict.fromkeys(("k", "v", "active"))
     attributes = {"heads": heads, "scale": scale}
