@@ -363,7 +363,6 @@ def two_sources(inputs: Mapping[str, np.ndarray | None], channels: int) -> dict[
     for name in ("rows", "base"):
         whole = inputs.get(name)
         if channels and whole is not None:
-            result[name], result[f"{name}_2"] = map(
-                np.ascontiguousarray, np.split(whole, [whole.shape[2] - channels], axis=2)
-            )
+            parts = np.split(whole, [whole.shape[2] - channels], axis=2)
+            result[name], result[f"{name}_2"] = (part.copy() for part in parts)  # aligned, also where one row
     return result
