@@ -1,7 +1,8 @@
 """Linear layers of one value that is no pixels (a text, an embedding) are one product.
 
 They are small: a UNet projects the text for every cross-attention and the embedding for every residual block.
-One product with the weights side by side, split, does the same in two launches.
+One product with the weights side by side, split, does the same in two launches; keys and values are read out
+of the product itself (`parts`).
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def _join(fusion: Fusion, value: ir.Value, nodes: Sequence[ir.Node]) -> None:
         biases = [node.inputs[2].const_value.numpy() for node in nodes]  # type: ignore[union-attr]
         inputs.append(builder.constant(np.concatenate(biases), "siblings"))
     whole = builder.op(nodes[0].op_type, inputs, dtype=value.dtype)
-    widths = builder.ints(*(w.shape[1] for w in weights))
+    sizes = [w.shape[1] for w in weights]
+    widths = builder.ints(*sizes)
+    whole.shape = ir.Shape([*(static_shape(value) or ())[:-1], sum(sizes)])
     parts = builder.op("Split", [whole, widths], {"axis": -1}, dtype=value.dtype, outputs=len(nodes))
     for node, part in zip(nodes, parts, strict=True):
         old = node.outputs[0]
