@@ -26,7 +26,9 @@ bool positive(int32_t value) { return value >= 1; }
 bool count(int32_t value) { return value >= 0; }
 bool batch_of(int32_t value, int32_t batch) { return value == 1 || value == batch; }
 bool dtype(int32_t value) { return value == SIGE_FLOAT32 || value == SIGE_FLOAT16; }
-bool row_stride(int32_t value, int32_t heads, int32_t width) { return !value || value >= int64_t{heads} * width; }
+bool row_stride(int32_t value, int32_t heads, int32_t width) {
+  return int64_t{heads} * width <= (value ? value : INT32_MAX);
+}
 bool activation(int32_t value) { return value >= SIGE_IDENTITY && value <= SIGE_TANH; }
 
 // Two sources side by side; the pointers of an empty one mean nothing.

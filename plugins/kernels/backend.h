@@ -30,8 +30,8 @@ static inline bool is_depthwise(const sige_conv_args& args) {
 }
 
 // Elements from row to row of an array of Attention.
-static inline int64_t row_stride(int32_t stride, int32_t heads, int32_t width) {
-  return stride ? stride : int64_t{heads} * width;
+static inline int32_t row_stride(int32_t stride, int32_t heads, int32_t width) {
+  return stride ? stride : heads * width;
 }
 
 // Columns of the weight, of the product and of the bias.

@@ -56,8 +56,8 @@ bool choose(const sige_attention_args& a, const Machine& machine, Choice& choice
       return int64_t{a.batch} * a.heads * slices <= MAX_GRID;
     }
     if (widest <= MAX_MMA_HEAD) {
-      const int32_t keys = mma_key_tile(widest);
-      choice = {Kernel::MMA, MMA_QUERIES, keys, 1, time(keys, a.dk + a.dv)};
+      const MmaShape shape = mma_shape(a.fresh, widest);
+      choice = {Kernel::MMA, shape.queries, shape.keys, 1, time(shape.keys, a.dk + a.dv)};
       return int64_t{a.batch} * a.heads <= MAX_GRID;
     }
   }
@@ -90,9 +90,9 @@ struct Workspace {
 
   explicit Workspace(const sige_attention_args& a) {
     const int64_t rows = int64_t{a.batch} * a.heads * a.fresh * MAX_SPLITS;
-    const int64_t most_sums = int64_t{MOST_BLOCKS} * (a.dv <= MAX_MMA_HEAD ? MMA_QUERIES * a.dv
+    const int64_t most_sums = int64_t{MOST_BLOCKS} * (a.dv <= MAX_MMA_HEAD ? MMA_WARPS * 16 * a.dv
                               : a.dv <= 256 ? 32 * WIDE_SLICE : PLAIN_QUERIES * a.dv);
-    const int64_t most_rows = int64_t{MOST_BLOCKS} * MMA_QUERIES;
+    const int64_t most_rows = int64_t{MOST_BLOCKS} * MMA_WARPS * 16;
     sums = align((rows * a.dv < most_sums ? rows * a.dv : most_sums) * sizeof(float));
     states = align((rows < most_rows ? rows : most_rows) * sizeof(float2));
   }
@@ -116,11 +116,11 @@ sige_status attention(const sige_attention_args& a, const sige_execution& execut
   const int32_t splits = splits_of(a, choice, machine, cluster);
   const bool partial = splits > 1 && !cluster;
   char* const workspace = static_cast<char*>(execution.workspace);
-  const int64_t q_stride = row_stride(a.q_stride, a.heads, a.dk), k_stride = row_stride(a.k_stride, a.heads, a.dk);
-  const int64_t v_stride = row_stride(a.v_stride, a.heads, a.dv);
-  const int64_t k_base_stride = row_stride(a.k_base_stride, a.heads, a.dk);
-  const int64_t v_base_stride = row_stride(a.v_base_stride, a.heads, a.dv);
-  const auto vectors = [](const void* array, int64_t stride) { return !array || (aligned(array, 16) && stride % 8 == 0); };
+  const int32_t q_stride = row_stride(a.q_stride, a.heads, a.dk), k_stride = row_stride(a.k_stride, a.heads, a.dk);
+  const int32_t v_stride = row_stride(a.v_stride, a.heads, a.dv);
+  const int32_t k_base_stride = row_stride(a.k_base_stride, a.heads, a.dk);
+  const int32_t v_base_stride = row_stride(a.v_base_stride, a.heads, a.dv);
+  const auto vectors = [](const void* array, int32_t stride) { return !array || (aligned(array, 16) && stride % 8 == 0); };
   const auto slice = static_cast<int32_t>(blocks_for(blocks_for(a.dv, choice.slices), 16) * 16);
   const AttentionParameters p{
       a.q,
@@ -141,6 +141,7 @@ sige_status attention(const sige_attention_args& a, const sige_execution& execut
       splits,
       choice.slices,
       slice,
+      1,
       1,
       q_stride,
       k_stride,

@@ -22,7 +22,8 @@ struct AttentionParameters {
   int32_t batch, fresh, pixels, heads, dk, dv, splits;
   int32_t slices, slice;  // attention_wide: blocks that share the channels of a head's values, and channels of each
   int32_t stages;         // attention_wide: tiles of keys in flight
-  int64_t q_stride, k_stride, v_stride, k_base_stride, v_base_stride;  // elements from row to row
+  int32_t groups;         // attention_mma: groups of warps that share the keys of a tile
+  int32_t q_stride, k_stride, v_stride, k_base_stride, v_base_stride;  // elements from row to row
   bool wide_k, wide_v;    // whether channels may be loaded 16 bytes at a time
   bool wide_out;          // whether outputs may be stored 4 at a time
   float scale;            // times log2(e): the softmax uses powers of two
@@ -33,11 +34,11 @@ template <typename T>
 struct Head {
   const T *queries, *fresh_keys, *base_keys, *fresh_values, *base_values;
   T* out;
-  int64_t q_stride, k_stride, v_stride, k_base_stride, v_base_stride, channels;
+  int32_t q_stride, k_stride, v_stride, k_base_stride, v_base_stride, channels;
 
   __device__ Head(const AttentionParameters& p, uint32_t index)
       : q_stride(p.q_stride), k_stride(p.k_stride), v_stride(p.v_stride), k_base_stride(p.k_base_stride),
-        v_base_stride(p.v_base_stride), channels(int64_t{p.heads} * p.dv) {
+        v_base_stride(p.v_base_stride), channels(p.heads * p.dv) {
     const int64_t b = index / static_cast<uint32_t>(p.heads), h = index - b * p.heads;
     queries = static_cast<const T*>(p.q) + b * p.fresh * q_stride + h * p.dk;
     fresh_keys = static_cast<const T*>(p.k) + b * p.fresh * k_stride + h * p.dk;
@@ -46,13 +47,15 @@ struct Head {
     base_values = static_cast<const T*>(p.v_base) + b * p.pixels * v_base_stride + h * p.dv;
     out = static_cast<T*>(p.out) + b * p.fresh * channels + h * p.dv;
   }
-  __device__ const T* query(int64_t row) const { return queries + row * q_stride; }
+  __device__ const T* query(int32_t row) const { return queries + int64_t{row} * q_stride; }
   // `fresh` is the pixel's fresh row or -1.
-  __device__ const T* key(int64_t pixel, int64_t fresh) const {
-    return fresh >= 0 ? fresh_keys + fresh * k_stride : base_keys + pixel * k_base_stride;
+  __device__ const T* key(int32_t pixel, int32_t fresh) const {
+    return (fresh >= 0 ? fresh_keys : base_keys) + int64_t{fresh >= 0 ? fresh : pixel} *
+                                                       (fresh >= 0 ? k_stride : k_base_stride);
   }
-  __device__ const T* value(int64_t pixel, int64_t fresh) const {
-    return fresh >= 0 ? fresh_values + fresh * v_stride : base_values + pixel * v_base_stride;
+  __device__ const T* value(int32_t pixel, int32_t fresh) const {
+    return (fresh >= 0 ? fresh_values : base_values) + int64_t{fresh >= 0 ? fresh : pixel} *
+                                                           (fresh >= 0 ? v_stride : v_base_stride);
   }
 };
 
@@ -105,10 +108,17 @@ struct Machine {
   bool clusters;  // whether blocks form clusters and may start while the kernel before still runs
 };
 
-// attention_mma.cu: float16, heads of up to MAX_MMA_HEAD channels. A warp owns 16 queries.
+// attention_mma.cu: float16, heads of up to MAX_MMA_HEAD channels. A warp has 16 queries.
 constexpr int MAX_MMA_HEAD = 160;
-constexpr int MMA_QUERIES = 64;
-int32_t mma_key_tile(int32_t widest);
+constexpr int MMA_WARPS = 10;  // of a block at most
+struct MmaShape {
+  int32_t queries;  // of a block
+  int32_t groups;   // of warps that have all of these and share the keys of a tile
+  int32_t keys;     // of a tile
+
+  int32_t threads() const { return queries * 2 * groups; }
+};
+MmaShape mma_shape(int32_t fresh, int32_t widest);
 sige_status launch_attention_mma(const AttentionParameters& p, const Machine& machine, cudaStream_t stream);
 
 // attention_wide.cu: float16, wide heads or few queries. Warps share the queries.

@@ -10,14 +10,22 @@ namespace sige::cuda {
 
 constexpr int PAD = 8;  // halves or floats behind each row of a tile in shared memory, against bank conflicts
 
-// Starts the way of `width` halves of each row from `first` to `last` into the L2 cache; row_of(n) is row n's address.
-template <typename RowOf>
-__device__ void prefetch_rows(int32_t first, int32_t last, int32_t width, const RowOf& row_of) {
-  constexpr int LINE = 64;  // halves
+// Starts the way of the range's base keys and values into the L2 cache: all heads of some rows, as the other heads' blocks
+// do it for the other rows. Nothing is read, so what comes before may still write them.
+__device__ inline void prefetch_base(const AttentionParameters& p, const Head<__half>& head, int32_t head_index,
+                                     const Range& range) {
+  if (threadIdx.x % 32) return;  // an instruction of single lanes
+  const int32_t h = head_index % p.heads, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+  const int32_t soon = range.last - range.first < SEGMENT ? range.last - range.first : SEGMENT;
+  const int32_t first = range.first + soon * h / p.heads, last = range.first + soon * (h + 1) / p.heads;
+  const auto fetch = [&](const __half* from, int32_t width, int32_t stride) {  // of row `first`
+    const int32_t rows = stride == width ? last - first : 1;  // that lie side by side
 #pragma unroll 1
-  for (int32_t n = first + threadIdx.x; n < last; n += blockDim.x)
-#pragma unroll 1
-    for (int32_t c = 0; c < width; c += LINE) prefetch(row_of(n) + c);
+    for (int32_t n = warp * rows; n < last - first; n += warps * rows)
+      prefetch(from + int64_t{n} * stride, rows * width);
+  };
+  if (p.wide_k) fetch(head.key(first, -1) - h * p.dk, p.heads * p.dk, p.k_base_stride);
+  if (p.wide_v) fetch(head.value(first, -1) - h * p.dv, p.heads * p.dv, p.v_base_stride);
 }
 
 // Finishes a block: `sums` [rows][leading] relative to the maxima in `states` {maximum, sum}, both in shared memory,

@@ -11,7 +11,6 @@ namespace sige::cuda {
 namespace {
 
 constexpr int WARPS = 8;
-constexpr int SOON_KEYS = 2 * WIDE_KEYS;  // whose way into the L2 cache starts first of all
 constexpr int STEP = 32;  // channels of two products, loaded at once: heads are padded to a multiple
 constexpr int VALUE_LEADING = WIDE_SLICE + PAD;
 constexpr int SCORE_LEADING = WIDE_KEYS + PAD;
@@ -64,7 +63,7 @@ __device__ void load_rows(int32_t width, int32_t padded_width, bool wide, __half
 }
 
 template <int M>  // times 16 queries
-__global__ void __launch_bounds__(WARPS * 32)
+__global__ void __launch_bounds__(WARPS * 32, 2)
     attention_wide_kernel(const __grid_constant__ AttentionParameters p) {
   constexpr int QUERIES = M * 16;
   const int32_t stages = p.stages, ahead = stages - 1;
@@ -85,9 +84,7 @@ __global__ void __launch_bounds__(WARPS * 32)
   const int32_t columns = p.dv - first_column < p.slice ? p.dv - first_column : p.slice;
   const Head<__half> head(p, head_index);
   const Range range = keys_of<WIDE_KEYS>(p);
-  const int32_t soon = range.last - range.first < SOON_KEYS ? range.last : range.first + SOON_KEYS;
-  prefetch_rows(range.first, soon, p.dk, [&](int32_t n) { return head.key(n, -1); });
-  prefetch_rows(range.first, soon, columns, [&](int32_t n) { return head.value(n, -1) + first_column; });
+  prefetch_base(p, head, head_index, range);
   release_successor();
 
   float sums[M][2][4] = {};                   // 16 queries, 2 tiles of 8 channels of the values
