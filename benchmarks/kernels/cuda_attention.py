@@ -2,9 +2,9 @@
 
     PYTHONPATH=tests python benchmarks/kernels/cuda_attention.py --library build/native/libsige_kernels.so
 
-Every time is the median of replays of a captured graph of 50 calls, over 50: once with one base, which stays in
-the L2 cache, and once with a base for each call, which come from memory. Queries, keys and values of the rows are
-parts of one array, as the exporter leaves them; keys of a text are parts of one array too.
+Every time is the median of replays of a captured graph of 50 calls, over 50: once with one base, which stays
+in the L2 cache, and once with a base for each call, which come from memory. Queries, keys and values of the
+rows are parts of one array, as the exporter leaves them; so are keys and values of a text.
 """
 
 from __future__ import annotations

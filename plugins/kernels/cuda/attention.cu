@@ -23,6 +23,7 @@ struct Choice {
   Kernel kernel;
   int32_t query_tile, key_tile;
   int32_t slices;  // blocks that share the channels of a head's values
+  int32_t blocks;  // that a processor holds at once
   int64_t tile_time;
 };
 
@@ -52,28 +53,28 @@ bool choose(const sige_attention_args& a, const Machine& machine, Choice& choice
     const int32_t queries = few || widest > MAX_MMA_HEAD ? wide_queries(machine, a.fresh, a.dk) : 0;
     if (queries) {
       const auto slices = static_cast<int32_t>(blocks_for(a.dv, WIDE_SLICE));
-      choice = {Kernel::WIDE, queries, WIDE_KEYS, slices, time(WIDE_KEYS, a.dk + a.dv / slices)};
+      choice = {Kernel::WIDE, queries, WIDE_KEYS, slices, 2, time(WIDE_KEYS, a.dk + a.dv / slices)};
       return int64_t{a.batch} * a.heads * slices <= MAX_GRID;
     }
     if (widest <= MAX_MMA_HEAD) {
       const MmaShape shape = mma_shape(a.fresh, widest);
-      choice = {Kernel::MMA, shape.queries, shape.keys, 1, time(shape.keys, a.dk + a.dv)};
+      choice = {Kernel::MMA, shape.queries, shape.keys, 1, shape.blocks, time(shape.keys, a.dk + a.dv)};
       return int64_t{a.batch} * a.heads <= MAX_GRID;
     }
   }
-  choice = {Kernel::PLAIN, PLAIN_QUERIES, PLAIN_KEYS, 1, 500 + 10 * (int64_t{a.dk} + a.dv)};
+  choice = {Kernel::PLAIN, PLAIN_QUERIES, PLAIN_KEYS, 1, 2, 500 + 10 * (int64_t{a.dk} + a.dv)};
   return widest <= MAX_PLAIN_HEAD && int64_t{a.batch} * a.heads <= MAX_GRID;
 }
 
 // The number of splits with the least predicted time: tiles one after the other, waves of blocks, exchange.
 int32_t splits_of(const sige_attention_args& a, const Choice& choice, const Machine& machine, bool cluster) {
   const int64_t blocks = int64_t{a.batch} * a.heads * choice.slices * blocks_for(a.fresh, choice.query_tile);
-  const int64_t tiles = blocks_for(a.pixels, choice.key_tile), resident = int64_t{2} * machine.processors;
+  const int64_t tiles = blocks_for(a.pixels, choice.key_tile), resident = int64_t{choice.blocks} * machine.processors;
   const int64_t most = cluster ? MAX_CLUSTER : MAX_SPLITS;
   const int64_t exchange = cluster ? CLUSTER_EXCHANGE : PARTIAL_EXCHANGE;
   int32_t best = 1;
   int64_t least = tiles * blocks_for(blocks, resident) * choice.tile_time;
-  for (int32_t splits = 2; splits <= most && splits <= tiles && blocks * splits <= MOST_BLOCKS; splits *= 2) {
+  for (int32_t splits = 2; splits <= most && splits <= tiles && blocks * splits <= MOST_BLOCKS; ++splits) {
     const int64_t waves = blocks_for(blocks * splits, resident);
     const int64_t time = blocks_for(tiles, splits) * waves * choice.tile_time + exchange;
     if (time < least) {

@@ -7,7 +7,7 @@
 namespace sige::cuda {
 
 constexpr int MAX_CLUSTER = 8;  // blocks of a portable cluster
-constexpr int MAX_SPLITS = 32;  // a power of two, like every number of splits
+constexpr int MAX_SPLITS = 32;
 constexpr int SEGMENT = 1024;  // keys whose overlay is in shared memory at once; a multiple of every tile of keys
 
 // One call, as the kernels see it. Keys are split over blocks in z. With `partial`, a block writes [split][batch *
@@ -66,10 +66,9 @@ struct Range {
 // The keys of split blockIdx.z: whole tiles of TILE keys, the last of which may reach beyond the last key.
 template <uint32_t TILE>
 __device__ Range keys_of(const AttentionParameters& p) {
-  const uint32_t tiles = (p.pixels + TILE - 1) / TILE, shift = __ffs(p.splits) - 1;
+  const uint32_t tiles = (p.pixels + TILE - 1) / TILE, splits = p.splits, pixels = p.pixels;
   static_assert(TILE >= MAX_SPLITS, "(split + 1) * tiles has 32 bits");
-  const uint32_t last = (tiles * (blockIdx.z + 1) >> shift) * TILE, pixels = p.pixels;
-  const uint32_t first = (tiles * blockIdx.z >> shift) * TILE;
+  const uint32_t last = tiles * (blockIdx.z + 1) / splits * TILE, first = tiles * blockIdx.z / splits * TILE;
   return {static_cast<int32_t>(first), static_cast<int32_t>(last < pixels ? last : pixels)};
 }
 
@@ -115,6 +114,7 @@ struct MmaShape {
   int32_t queries;  // of a block
   int32_t groups;   // of warps that have all of these and share the keys of a tile
   int32_t keys;     // of a tile
+  int32_t blocks;   // that a processor holds at once
 
   int32_t threads() const { return queries * 2 * groups; }
 };

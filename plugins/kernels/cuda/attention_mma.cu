@@ -300,7 +300,7 @@ MmaShape mma_shape(int32_t fresh, int32_t widest) {
     const int32_t each = (warps + blocks - 1) / blocks;
     int32_t groups = 1;
     while (groups < S::MOST_GROUPS && each * groups * 2 <= S::MOST_WARPS) groups *= 2;
-    return MmaShape{each * 16, groups, S::KEYS};
+    return MmaShape{each * 16, groups, S::KEYS, S::D <= 48 || each * groups <= 6 ? 2 : 1};
   });
 }
 
