@@ -143,6 +143,24 @@ def test_an_impossible_gate_is_a_fault() -> None:
 
 
 @pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"v_offset": 200}, "reads 296 channels of v, which has 288"),
+        ({"k_base_channels": 160}, "reads 168 channels of k_base, which has 160"),
+        ({"q_offset": -1}, "has attributes that do not fit: offsets must be at least 0, got -1"),
+        ({"dk": 0}, "has attributes that do not fit: dk and dv must both be positive or both be 0"),
+    ],
+)
+def test_impossible_parts_are_a_fault(changes: dict[str, int], said: str) -> None:
+    op, names, sizes, attributes, _ = CASES["attention_wide"]
+    given = arrays(names.split(), sizes, 1)
+    model = edit_model(graph(op, given, attributes), manifest(given), {"level": ROWS}, 1)
+    for name, value in changes.items():
+        model.neuralNetwork.layers[0].custom.parameters[name].intValue = value
+    assert any(said in fault for fault in faults(model)), list(faults(model))
+
+
+@pytest.mark.parametrize(
     ("name", "said"),
     [("base", "its base is computed in the graph"), ("scale", "its scale is computed in the graph")],
 )
