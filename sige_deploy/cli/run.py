@@ -43,8 +43,10 @@ Mask = Annotated[Path | None, typer.Option(help="What may change, a black and wh
 Prompt = Annotated[str | None, typer.Option(help="By default, the run's.", show_default=False)]
 Negative = Annotated[str | None, typer.Option(help="By default, the run's.", show_default=False)]
 Guidance = Annotated[float | None, typer.Option(help="By default, the run's.", show_default=False)]
+Control = Annotated[Path | None, typer.Option(help="Another picture for the ControlNet.", show_default=False)]
 Feather = Annotated[int, typer.Option(help="Width of the soft edge inside the mask, in pixels.")]
 HostMemory = Annotated[float, typer.Option(help="GB of host memory for states.")]
+DiskMemory = Annotated[float, typer.Option(help="GB of temporary files beside the run, for more states.")]
 DeviceMemory = Annotated[float, typer.Option(help="GB of the device's memory for states.")]
 Warmup = Annotated[float, typer.Option(help="Share of the steps that run dense, to find the region.")]
 Keep = Annotated[float, typer.Option(help="Share of the steps before, left as recorded: the layout stays.")]
@@ -76,6 +78,7 @@ def record(
     storage: Annotated[str, typer.Option(help="How states are kept: exact, float16 or int8.")] = "exact",
     host_memory: HostMemory = 8.0,
     device_memory: DeviceMemory = 2.0,
+    disk_memory: DiskMemory = 0.0,
     out: Annotated[Path | None, typer.Option(help="File for the picture.", show_default=False)] = None,
     device: Device = "cpu",
     threads: Threads = None,
@@ -83,8 +86,8 @@ def record(
     """Run the whole network for every step, and write what edits need to the folder RUN."""
     from sige_deploy.pipelines.progress import bar
 
-    budget = _budget(host_memory, device_memory, storage)
     _check_places(out, run)
+    budget = _budget(run, device_memory, host_memory, disk_memory, storage)
     given, followed = (_picture(path) for path in (picture, control))
     with _opened(pipeline, device, threads) as opened, bar() as on_step:
         recording = opened.record(
@@ -110,10 +113,12 @@ def sdedit(
     prompt: Prompt = None,
     negative: Negative = None,
     guidance: Guidance = None,
+    control: Control = None,
     feather: Feather = 4,
     save: Save = None,
     host_memory: HostMemory = 8.0,
     device_memory: DeviceMemory = 2.0,
+    disk_memory: DiskMemory = 0.0,
     device: Device = "cpu",
     threads: Threads = None,
 ) -> None:
@@ -122,10 +127,11 @@ def sdedit(
 
     _check_places(out, save)
     painted = _picture(picture)
-    with _loaded(pipeline, run, device, threads, host_memory, device_memory) as recording, bar() as on_step:
+    budget = _budget(run, device_memory, host_memory, disk_memory)
+    with _loaded(pipeline, run, device, threads, budget) as recording, bar() as on_step:
         edit = recording.sdedit(
             painted, _mask(recording, mask), strength=strength, prompt=prompt, negative=negative,
-            guidance=guidance, feather=feather, on_step=on_step,
+            guidance=guidance, control=_picture(control), feather=feather, on_step=on_step,
         )  # fmt: skip
         _finish(recording, edit, out, save)
 
@@ -141,10 +147,12 @@ def inpaint(
     seed: Annotated[int | None, typer.Option(help="Of the noise; by default, the run's.")] = None,
     negative: Negative = None,
     guidance: Guidance = None,
+    control: Control = None,
     feather: Feather = 4,
     save: Save = None,
     host_memory: HostMemory = 8.0,
     device_memory: DeviceMemory = 2.0,
+    disk_memory: DiskMemory = 0.0,
     device: Device = "cpu",
     threads: Threads = None,
 ) -> None:
@@ -152,12 +160,13 @@ def inpaint(
     from sige_deploy.pipelines.progress import bar
 
     _check_places(out, save)
-    with _loaded(pipeline, run, device, threads, host_memory, device_memory) as recording, bar() as on_step:
+    budget = _budget(run, device_memory, host_memory, disk_memory)
+    with _loaded(pipeline, run, device, threads, budget) as recording, bar() as on_step:
         region = _mask(recording, mask)
         assert region is not None
         edit = recording.inpaint(
             region, prompt, strength=strength, seed=seed, negative=negative, guidance=guidance,
-            feather=feather, on_step=on_step,
+            control=_picture(control), feather=feather, on_step=on_step,
         )  # fmt: skip
         _finish(recording, edit, out, save)
 
@@ -183,6 +192,7 @@ def text_edit(
     save: Save = None,
     host_memory: HostMemory = 8.0,
     device_memory: DeviceMemory = 2.0,
+    disk_memory: DiskMemory = 0.0,
     device: Device = "cpu",
     threads: Threads = None,
 ) -> None:
@@ -196,7 +206,8 @@ def text_edit(
         raise typer.BadParameter("goes with --mask", param_hint="--union")
     _check_places(out, save)
     _check_places(preview, None)
-    with _loaded(pipeline, run, device, threads, host_memory, device_memory) as recording, bar() as on_step:
+    budget = _budget(run, device_memory, host_memory, disk_memory)
+    with _loaded(pipeline, run, device, threads, budget) as recording, bar() as on_step:
         draft = None
         if preview is not None or mask is None or union:
             draft = recording.draft(
@@ -237,11 +248,13 @@ def drift(
     run: RunArgument,
     host_memory: HostMemory = 8.0,
     device_memory: DeviceMemory = 2.0,
+    disk_memory: DiskMemory = 0.0,
     device: Device = "cpu",
     threads: Threads = None,
 ) -> None:
     """How far committed edits have brought a run from a fresh record; takes as long as recording."""
-    with _loaded(pipeline, run, device, threads, host_memory, device_memory) as recording:
+    budget = _budget(run, device_memory, host_memory, disk_memory)
+    with _loaded(pipeline, run, device, threads, budget) as recording:
         found = recording.drift()
     lines = [[name, decibel(one.outputs), decibel(one.caches)] for name, one in found.items()]
     show("PSNR of the worst array", ["network", ">outputs", ">states"], lines)
@@ -256,21 +269,21 @@ def _opened(folder: Path, device: str, threads: int | None) -> Iterator[Diffusio
 
 
 @contextmanager
-def _loaded(
-    folder: Path, run: Path, device: str, threads: int | None, host: float, memory: float
-) -> Iterator[Recording]:
-    budget = _budget(host, memory, "exact")
+def _loaded(folder: Path, run: Path, device: str, threads: int | None, budget: Budget) -> Iterator[Recording]:
     with _opened(folder, device, threads) as pipeline, pipeline.load(run, budget=budget) as recording:
         yield recording
 
 
-def _budget(host: float, device: float, storage: str) -> Budget:
+def _budget(run: Path, device: float, host: float, disk: float, storage: str = "exact") -> Budget:
     from sige_deploy.runs.tiers import Budget
 
-    for option, value in (("--host-memory", host), ("--device-memory", device)):
+    sizes = {"device": device, "host": host, "disk": disk}
+    for name, value in sizes.items():
         if not 0 <= value < 1e9:
+            option = f"--{name}-memory"
             raise typer.BadParameter(f"{value:g} is no count of GB, 0 or more", param_hint=option)
-    return Budget(device=int(device * GB), host=int(host * GB), storage=storage)  # type: ignore[arg-type]
+    room = {name: int(value * GB) for name, value in sizes.items()}
+    return Budget(**room, folder=run.absolute().parent, storage=storage)  # type: ignore[arg-type]
 
 
 def _check_places(out: Path | None, run: Path | None) -> None:

@@ -88,6 +88,24 @@ def test_edits_and_commits(recorded: Path, pipeline_folder: Path, tmp_path: Path
     assert "unet" in called("drift", pipeline_folder, tmp_path / "one", *ends)
 
 
+def test_states_on_the_disk(recorded: Path, pipeline_folder: Path, tmp_path: Path) -> None:
+    text = called(
+        "record", pipeline_folder, tmp_path / "run", "--prompt", "a cat", "--steps", 3, "--seed", 4,
+        "--guidance", 2, "--device-memory", 0, "--host-memory", 0, "--disk-memory", 1, "--threads", 1,
+    )  # fmt: skip
+    assert "states: 3 disk" in text and [file.name for file in tmp_path.iterdir()] == ["run"]
+    mask = np.ones((32, 32), bool)
+    np.save(tmp_path / "mask.npy", mask)
+    pictures = []
+    for run in (tmp_path / "run", recorded / "run"):
+        called(
+            "inpaint", pipeline_folder, run, "--mask", tmp_path / "mask.npy", "--out", tmp_path / "out.png",
+            "--seed", 1, "--threads", 1,
+        )  # fmt: skip
+        pictures.append(pixels(tmp_path / "out.png"))
+    np.testing.assert_array_equal(*pictures)
+
+
 def test_mistakes(recorded: Path, pipeline_folder: Path, tmp_path: Path) -> None:
     out = "--out", tmp_path / "out.png"
     for words in (
@@ -95,6 +113,16 @@ def test_mistakes(recorded: Path, pipeline_folder: Path, tmp_path: Path) -> None
         ("inpaint", pipeline_folder, recorded / "run", "--mask", tmp_path / "none.png", *out),
         ("sdedit", tmp_path, recorded / "run", "--picture", recorded / "picture.png", *out),
         ("record", pipeline_folder, tmp_path / "run", "--storage", "int4"),
+        (
+            "inpaint",
+            pipeline_folder,
+            recorded / "run",
+            "--mask",
+            recorded / "picture.png",
+            *out,
+            "--control",
+            recorded / "picture.png",
+        ),
         ("record", pipeline_folder, tmp_path / "run", "--steps", 1, "--out", tmp_path / "picture.xyz"),
         ("record", pipeline_folder, tmp_path / "run", "--steps", 1, "--out", tmp_path / "none" / "a.png"),
         ("record", pipeline_folder, pipeline_folder, "--steps", 1),
@@ -104,7 +132,7 @@ def test_mistakes(recorded: Path, pipeline_folder: Path, tmp_path: Path) -> None
         sentence = called(*words, code=1)
         assert sentence.startswith("error: ") and sentence.count("\n") == 1, sentence
     assert not list(tmp_path.iterdir())  # known before anything ran
-    for option in ("--host-memory", "--device-memory"):
+    for option in ("--host-memory", "--device-memory", "--disk-memory"):
         for value in ("nan", "inf", -1):
             usage = called("record", pipeline_folder, tmp_path / "run", option, value, code=2)
             assert "no count of GB" in usage
