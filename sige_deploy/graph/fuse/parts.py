@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import onnx_ir as ir
 
@@ -51,7 +52,7 @@ def read_parts(fusion: Fusion, parts: Mapping[ir.Value, Part]) -> None:
     for value, part in parts.items():
         fusion.ctx.take_rows_from(value, part.whole, part.offset)
     for node in nodes:
-        inputs, attributes = named_inputs(node), dict(node.attributes)
+        inputs, attributes = named_inputs(node), dict[str, Any](node.attributes)
         heads = attribute(node, "heads")
         given = {n: v for n, v in inputs.items() if v is not None and n != "active"}
         for name, side in (("dk", "q"), ("dv", "v_base")):
