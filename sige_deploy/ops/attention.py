@@ -69,36 +69,35 @@ def attention(
         "k, v and active must be given together or not at all.",
     )
     given = {"q": q, "k": k, "v": v, "k_base": k_base, "v_base": v_base}
-    present = {name: value for name, value in given.items() if value is not None}
-    for name, value in present.items():
+    parts = {name: value for name, value in given.items() if value is not None}
+    for name, value in parts.items():
         require_rows(name, value)
         require(value.dtype == q.dtype, f"{name} must be {q.dtype} as q is, got {value.dtype}.")
-    offsets = (q_offset, k_offset, v_offset, k_base_offset, v_base_offset)
-    mistake = parts_mistake(dk, dv, offsets)
+    offsets = dict(zip(given, (q_offset, k_offset, v_offset, k_base_offset, v_base_offset)))
+    mistake = parts_mistake(dk, dv, offsets.values())
     require(mistake is None, str(mistake))
     require(heads >= 1, f"heads must be at least 1, got {heads}.")
-    for name, value in present.items():
+    for name, value in parts.items():
+        first, width = offsets[name], heads * (dv if name.startswith("v") else dk)
         require(
             dk > 0 or value.shape[2] % heads == 0,
             f"heads must divide the {value.shape[2]} channels of {name}, got {heads}.",
         )
-    widths = {name: heads * dk or q.shape[2] for name in ("q", "k", "k_base")}
-    widths |= {name: heads * dv or v_base.shape[2] for name in ("v", "v_base")}
-    for (name, value), offset in zip(given.items(), offsets):
         require(
-            dk == 0 or value is None or offset + widths[name] <= value.shape[2],
-            f"{name} must have channels {offset} to {offset + widths[name]}, for {heads} heads, got "
-            f"{value.shape[2] if value is not None else 0} channels.",
+            first + width <= value.shape[2],
+            f"{name} must have channels {first} to {first + width}, for {heads} heads, got "
+            f"{value.shape[2]} channels.",
         )
+        parts[name] = value[:, :, first : first + width] if width else value
     require(
         dk > 0 or k is None or k.shape == q.shape,
         f"k must have the shape of q {list(q.shape)}, got {None if k is None else list(k.shape)}.",
     )
-    for name, fresh in (("k", k), ("v", v)):
+    for name in [name for name in ("k", "v") if name in parts]:
+        got = parts[name].shape[:2]
         require(
-            fresh is None or fresh.shape[:2] == q.shape[:2],
-            f"{name} must have the batch and rows of q, {list(q.shape[:2])}, got "
-            f"{None if fresh is None else list(fresh.shape[:2])}.",
+            got == q.shape[:2],
+            f"{name} must have the batch and rows of q, {list(q.shape[:2])}, got {list(got)}.",
         )
     require(
         k_base.shape[0] == v_base.shape[0] == q.shape[0] and (dk > 0 or k_base.shape[2] == q.shape[2]),
@@ -110,11 +109,6 @@ def attention(
         f"k_base and v_base must cover the same pixels, at least one, got {list(k_base.shape)} "
         f"and {list(v_base.shape)}.",
     )
-    parts = {
-        name: value[:, :, offset : offset + widths[name]]
-        for (name, value), offset in zip(given.items(), offsets)
-        if value is not None
-    }
 
     def split(x: np.ndarray) -> np.ndarray:
         return x.astype(np.float64).reshape(*x.shape[:2], heads, x.shape[2] // heads).transpose(0, 2, 1, 3)
@@ -126,7 +120,7 @@ def attention(
     scores = queries @ split(keys).swapaxes(2, 3) * (scale or 1 / math.sqrt(queries.shape[3]))
     scores = np.exp(scores - scores.max(axis=3, keepdims=True))
     attended = scores / scores.sum(axis=3, keepdims=True) @ split(values)
-    return attended.transpose(0, 2, 1, 3).reshape(*q.shape[:2], widths["v_base"]).astype(q.dtype)
+    return attended.transpose(0, 2, 1, 3).reshape(*q.shape[:2], parts["v_base"].shape[2]).astype(q.dtype)
 
 
 def parts_mistake(dk: int, dv: int, offsets: Iterable[int]) -> str | None:

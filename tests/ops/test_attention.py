@@ -121,6 +121,7 @@ def test_keys_are_not_transposed_by_copy(tmp_path: Path) -> None:
         ({"k_base": np.zeros((1, 3, 6), np.float32)}, "k_base its channels"),
         ({"active": None}, "k, v and active must be given together"),
         ({"k_base": np.zeros((1, 3, 4), np.float16)}, "k_base must be float32 as q is"),
+        ({"v": np.zeros((1, 1, 6), np.float32)}, "rows must have shape"),
         ({"dk": 2}, "dk and dv must both be positive or both be 0, got 2 and 0"),
         ({"dk": -1, "dv": -1}, "dk and dv must both be positive or both be 0, got -1 and -1"),
         ({"dk": 1, "dv": 1, "v_offset": -1}, "offsets must be at least 0, got -1"),
