@@ -61,6 +61,19 @@ LAYOUTS = [
 ]
 
 
+def test_channels_of_wider_rows(edit_kernels: Kernels) -> None:
+    """A base's rows may be channels of rows with more: entries of -1 are left out."""
+    pixels, memory = active(3, 24), HostMemory()
+    rows, mine = dense([2, pixels.size, 10], "float32"), np.array([-1, -1, -1, 0, 1, 2, 3, -1, -1, -1])
+    base = -dense([2, 24, 4], "float32")
+    offsets = Offsets(np.arange(2) * 96, np.arange(4) * 24, np.arange(6) * 4, mine, 4)
+    moves = RowMoves(edit_kernels, memory, [offsets])
+    target, source, where = (memory.upload(a) for a in (base, rows, pixels))
+    moves.put([target.pointer], [source.pointer], [where])
+    base[:, pixels] = rows[:, :, 3:7]
+    np.testing.assert_array_equal(memory.download(target), base)
+
+
 @pytest.mark.parametrize("layout, order", LAYOUTS)
 @pytest.mark.parametrize("dtype", ["float16", "int64"])
 def test_outputs(
