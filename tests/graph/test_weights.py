@@ -70,3 +70,61 @@ def test_one_stored_form_per_weight() -> None:
     assert first == again
     assert store.stored(original, conv_transpose_weight("w", array.shape, 1)) is None
     assert list(store.tensors) == ["w.taps"]
+
+
+def values(store: WeightStore, relayout: Relayout) -> np.ndarray:
+    """The original weight, as a dense graph reads it."""
+    import onnxruntime
+
+    builder = Builder("")
+    restored = store.read(builder, relayout)
+    graph = ir.Graph(
+        [], [restored], nodes=builder.nodes, initializers=list(builder.initializers.values()),
+        opset_imports={"": 23}, name="read",
+    )  # fmt: skip
+    restored.type, restored.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(relayout.original)
+    model = ir.to_proto(ir.Model(graph, ir_version=11)).SerializeToString()
+    return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {})[0]
+
+
+def kept(*shapes: tuple[int, ...]) -> tuple[WeightStore, list[np.ndarray], list[Relayout]]:
+    """A store of convolution weights a, b, ..."""
+    store, arrays, relayouts = WeightStore(), [], []
+    for i, shape in enumerate(shapes):
+        name = "abc"[i]
+        arrays.append(weight(*shape, seed=i))
+        relayouts.append(conv_weight(name, shape))
+        assert store.stored(ir.Value(name=name, const_value=ir.tensor(arrays[-1])), relayouts[-1]) is not None
+    return store, arrays, relayouts
+
+
+def test_pieces_in_order_become_the_form_again() -> None:
+    store, (array,), (relayout,) = kept((6, 4, 3, 3))
+    whole = store.tensors["a.taps"].numpy()
+    pieces = store.split("a.taps", [np.arange(2), np.arange(2, 6)])
+    assert sorted(store.tensors) == ["a.taps.0", "a.taps.1"]
+    name, tensor = store.join([name for name, _ in pieces])
+    assert name == "a.taps" and store.pieces == {} and list(store.tensors) == ["a.taps"]
+    np.testing.assert_array_equal(tensor.numpy(), whole)
+    np.testing.assert_array_equal(values(store, relayout), array)
+
+
+def test_pieces_in_another_order() -> None:
+    store, (array,), (relayout,) = kept((6, 4, 1, 1))
+    pieces = store.split("a.taps", [np.array([4, 0, 5]), np.array([3, 1, 2])])
+    name, tensor = store.join([pieces[1][0], pieces[0][0]])
+    assert list(store.tensors) == [name]
+    order = [3, 1, 2, 4, 0, 5]
+    np.testing.assert_array_equal(tensor.numpy()[0], array[order, :, 0, 0].T)
+    np.testing.assert_array_equal(values(store, relayout), array)
+
+
+def test_weights_side_by_side() -> None:
+    """Two whole weights, and a piece of a third beside them."""
+    store, arrays, relayouts = kept((6, 4, 3, 3), (2, 4, 3, 3), (5, 4, 3, 3))
+    first, _ = store.join(["a.taps", "b.taps"])
+    pieces = store.split("c.taps", [np.array([1, 3]), np.array([0, 2, 4])])
+    second, tensor = store.join([first, pieces[1][0]])
+    assert tensor.shape[-1] == 11 and sorted(store.tensors) == sorted([second, pieces[0][0]])
+    for array, relayout in zip(arrays, relayouts, strict=True):
+        np.testing.assert_array_equal(values(store, relayout), array)
