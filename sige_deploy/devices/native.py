@@ -189,7 +189,7 @@ class NativeDevice:
         return self.pending.fresh(self)
 
     def row_moves(self, names: Sequence[str]) -> RowMoves:
-        """Moves of rows of these bases ("cache.<name>")."""
+        """Moves of rows of these bases ("cache.<name>"), each to or from rows of its own channels."""
         specs = {f"cache.{spec.name}": spec for spec in self.manifest.caches}
         return RowMoves(self.kernels, self.memory, [self._cache_offsets(specs[name]) for name in names])
 
@@ -290,13 +290,17 @@ class NativeDevice:
     def _commit_offsets(self) -> list[Offsets]:
         """Of what a commit writes rows into: spatial inputs, then caches."""
         inputs = [Offsets.of_input(spec) for spec in self.spatial]
-        return inputs + [self._cache_offsets(spec) for spec in self.manifest.caches if spec.rows]
+        return inputs + [self._cache_offsets(spec, fresh=True) for spec in self.manifest.caches if spec.rows]
 
-    def _cache_offsets(self, spec: CacheSpec) -> Offsets:
+    def _cache_offsets(self, spec: CacheSpec, fresh: bool = False) -> Offsets:
+        """Of a base, with rows of its own channels, or with the edit graph's `fresh` ones, that may hold
+        those of several bases."""
         level = next(level for level in self.manifest.levels if level.id == spec.level)
         batch, pixels, channels = spec.shape
-        mine = np.full(spec.rows_channels or channels, -1)
-        mine[spec.rows_offset : spec.rows_offset + channels] = np.arange(channels)
+        mine = np.arange(channels)
+        if fresh and spec.rows_channels:
+            mine = np.full(spec.rows_channels, -1)
+            mine[spec.rows_offset : spec.rows_offset + channels] = np.arange(channels)
         return Offsets(
             np.arange(batch) * pixels * channels,
             np.arange(level.height) * level.width * channels,
