@@ -41,7 +41,7 @@ cpp: .venv/ready
 check-cuda:
 	@if command -v nvcc >/dev/null; then set -x; \
 	    cmake -S plugins -B build/check_cuda -DSIGE_CUDA=ON -DSIGE_ONNXRUNTIME=OFF -DSIGE_INSTRUCTION_SETS=none \
-	        -DCMAKE_CUDA_ARCHITECTURES=90-real && \
+	        -DCMAKE_CUDA_ARCHITECTURES=90a-real && \
 	    cmake --build build/check_cuda --parallel 2 && \
 	    $(PYTHON) -c 'import ctypes; ctypes.CDLL("build/check_cuda/libsige_tensorrt.so")'; \
 	else echo 'check-cuda: skipped, there is no nvcc on this machine'; fi

@@ -1,6 +1,8 @@
-// Conv: one kernel where conv_mma.cu has it. Else a gather with fused affine and activation, or row norm, then one matrix
-// product by cuBLASLt that adds what is to be added; a gate follows it. Depthwise convs are one kernel of their own.
+// Conv: one kernel where conv_mma.cu is fastest, or a gather with fused affine and activation, unless rows are read as they
+// lie, and the product of conv_product.cu. Else a gather or row norm, then one matrix product by cuBLASLt that adds what
+// is to be added; a gate follows it. Depthwise convs are one kernel of their own.
 #include "conv_mma.h"
+#include "conv_product.h"
 #include "plans.h"
 #include "source.cuh"
 
@@ -144,15 +146,12 @@ static sige_status depthwise(const sige_conv_args& a, cudaStream_t stream) {
   });
 }
 
-// Rows that are read as they lie need no gather.
-static bool reads_rows(const sige_conv_args& a) {
-  return !a.source.table && !a.source.rows_2 && !transforms(a.source) && a.group == 1 && !seeds_output(a) &&
-         a.norm_epsilon == 0 && aligned(a.source.rows, 16);
-}
+// Whether cuBLASLt multiplies rows as they lie.
+static bool multiplies_rows(const sige_conv_args& a) { return reads_rows(a) && !seeds_output(a) && a.norm_epsilon == 0; }
 
 static size_t gathered_bytes(const sige_conv_args& a) {
   const sige_source& s = a.source;
-  return reads_rows(a) ? 0 : align(element_size(s.dtype) * s.batch * s.targets * s.taps * s.channels);
+  return multiplies_rows(a) ? 0 : align(element_size(s.dtype) * s.batch * s.targets * s.taps * s.channels);
 }
 
 // What a gate reads: the product of all columns.
@@ -171,15 +170,23 @@ sige_status conv(const sige_conv_args& a, const sige_execution& execution) {
   if (!execution.plans) return SIGE_INVALID_ARGUMENT;
   // Tiles and the plans' algorithms rely on 16 bytes.
   if (!aligned(a.weight, 16) || !aligned16(a)) return SIGE_INVALID_ARGUMENT;
-  if (one_kernel(*execution.plans, a)) return launch_conv_mma(a, stream);
+  const ConvPath path = path_of(*execution.plans, a);
+  if (path == ConvPath::GATHERING) return launch_conv_mma(a, stream);
 
-  const bool seeded = seeds_output(a), direct = reads_rows(a);
   char* workspace = static_cast<char*>(execution.workspace);
   void* gathered = workspace + PRODUCT_WORKSPACE;
+  const bool overlap = overlaps(*execution.plans);
+  if (path == ConvPath::PRODUCT) {
+    if (reads_rows(a)) return launch_product(a, a.source.rows, stream);
+    if (sige_status status = launch_gather(a.source, 1, 1, 0.0f, gathered, nullptr, overlap, stream)) return status;
+    return launch_product(a, gathered, stream);
+  }
+
+  const bool seeded = seeds_output(a), direct = multiplies_rows(a);
   if (!direct) {
     const sige_status status =
         a.norm_epsilon > 0 ? launch_norm(a, gathered, seeded, stream)
-                           : launch_gather(a.source, 1, a.group, 0.0f, gathered, seeded ? &a : nullptr, stream);
+                           : launch_gather(a.source, 1, a.group, 0.0f, gathered, seeded ? &a : nullptr, overlap, stream);
     if (status) return status;
   }
   const void* const left = direct ? a.source.rows : gathered;

@@ -83,27 +83,47 @@ class Epilogue {
   using Vector = Pack<__half, 8>;
 
  public:
-  // Vector `index` of the block's tile, of COLUMNS outputs a row.
+  // Vector `index` of the block's tile, of `columns` outputs a row.
   template <typename S>
-  __device__ void load(const ConvParameters& p, int index) {
-    const int32_t row = blockIdx.y % p.tiles_m * S::ROWS + index / (S::COLUMNS / 8);
-    const int32_t channel = blockIdx.x * S::COLUMNS + index % (S::COLUMNS / 8) * 8;
-    const int image = blockIdx.y / p.tiles_m;
-    valid_ = index < S::VECTORS && row < p.targets && channel < p.outputs;
+  __device__ void load(const ConvParameters& p, int index, int columns) {
+    row_ = index / (columns / 8);
+    const int32_t row = blockIdx.y * S::ROWS + row_;
+    const int32_t channel = blockIdx.x * columns + index % (columns / 8) * 8;
+    valid_ = row_ < S::ROWS && row < p.rows && channel < p.outputs;
     if (!valid_) return;
-    at_ = (int64_t{image} * p.targets + row) * p.outputs + channel;
+    at_ = int64_t{row} * p.outputs + channel;
     const Addends<__half>& a = p.addends;
     if (a.bias) bias_ = *reinterpret_cast<const Vector*>(a.bias + channel);
-    if (a.embedding) embedding_ = *reinterpret_cast<const Vector*>(a.embedding + image * a.embedding_stride + channel);
+    if (p.gated) {
+      if (a.bias) gate_bias_ = *reinterpret_cast<const Vector*>(a.bias + p.outputs + channel);
+    } else if (a.embedding) {
+      uint32_t image, target;
+      p.targets.divide(row, image, target);
+      gate_bias_ = *reinterpret_cast<const Vector*>(a.embedding + image * a.embedding_stride + channel);
+    }
     if (a.multiplier) multiplier_ = *reinterpret_cast<const Vector*>(a.multiplier + at_);
     if (a.residual) residual_ = *reinterpret_cast<const Vector*>(a.residual + at_);
   }
 
-  __device__ void store(const ConvParameters& p, float (&x)[8]) const {
-    if (!valid_) return;
+  __device__ bool valid() const { return valid_; }
+  __device__ int row() const { return row_; }  // of the tile
+
+  // Of a valid vector. x: the products; gates: those behind them, of a gated conv.
+  __device__ void store(const ConvParameters& p, float (&x)[8], float (&gates)[8], float factor) const {
     const Addends<__half>& a = p.addends;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) x[i] *= factor;
     if (a.bias) add8(bias_, x);
-    if (a.embedding) add8(embedding_, x);
+    if (p.gated) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) gates[i] *= factor;
+      if (a.bias) add8(gate_bias_, gates);
+      activate<8>(p.gate, 0.0f, gates);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) x[i] *= gates[i];
+    } else if (a.embedding) {
+      add8(gate_bias_, x);
+    }
     if (a.multiplier) {
 #pragma unroll
       for (int i = 0; i < 8; ++i) x[i] *= __half2float(multiplier_.at[i]);
@@ -117,48 +137,122 @@ class Epilogue {
   }
 
  private:
-  bool valid_;
+  bool valid_ = false;
+  int row_ = 0;
   int64_t at_;
-  Vector bias_, embedding_, multiplier_, residual_;
+  Vector bias_, gate_bias_, multiplier_, residual_;  // gate_bias_: or the embedding
 };
 
-// Which of a tile's vectors a block of the cluster finishes: `share` from rank * share on.
-template <typename S>
-__device__ int share_of(int blocks) {
-  return (S::VECTORS + blocks - 1) / blocks;
+// 1 / deviation of a row from its moments.
+__device__ inline float inverse_deviation(float2 moments, const ConvParameters& p) {
+  const float mean = moments.x / p.source.channels;
+  return rsqrtf(fmaxf(moments.y / p.source.channels - mean * mean, 0.0f) + p.norm_epsilon);
 }
 
-// Adds up the parts of groups, then of blocks: each block of a cluster sends every other one the sums that it finishes.
+// A block's part in the end of a tile: the parts of groups are added up, then those of blocks. Each block of a cluster
+// sends every other one the sums that it finishes, and the moments of all rows.
 template <typename S>
-__device__ void finish(const ConvParameters& p, unsigned char* shared, const Inbox& inbox) {
-  const int blocks = gridDim.z, rank = blockIdx.z, share = share_of<S>(blocks);
-  float* const received = reinterpret_cast<float*>(shared + S::GROUPS * S::GROUP_BYTES);
-  Epilogue epilogue;
-  if (blocks > 1 && threadIdx.x < share) epilogue.load<S>(p, rank * share + threadIdx.x);
-  __syncthreads();
-  if (blocks > 1) cluster_wait();  // all have started, and expect
-  for (int i = threadIdx.x; i < S::VECTORS; i += S::THREADS) {
-    if (blocks == 1) epilogue.load<S>(p, i);
-    const float* tile = reinterpret_cast<const float*>(shared) + i / (S::COLUMNS / 8) * S::SUM_STRIDE +
-                        i % (S::COLUMNS / 8) * 8;
-    float x[8] = {};
-#pragma unroll
-    for (int group = 0; group < S::GROUPS; ++group) add8(tile + group * (S::GROUP_BYTES / 4), x);
-    if (blocks == 1) {
-      epilogue.store(p, x);
-    } else {
-      inbox.send(received + (rank * share + i % share) * 8, i / share, x);
+class Finish {
+ public:
+  __device__ explicit Finish(const ConvParameters& p)
+      : p_(p), blocks_(gridDim.z), rank_(blockIdx.z), columns_(p.gated ? S::COLUMNS / 2 : S::COLUMNS), parts_(p.gated ? 2 : 1),
+        vectors_(S::ROWS * columns_ / 8), share_((vectors_ + blocks_ - 1) / blocks_) {}
+
+  // Bytes that the block's inbox gets.
+  __device__ uint32_t expected() const {
+    const int left = vectors_ - rank_ * share_, mine = left < 0 ? 0 : left < share_ ? left : share_;
+    return blocks_ * (mine * parts_ * 8 * sizeof(float) + (norms() ? S::ROWS * sizeof(float2) : 0));
+  }
+
+  // Loads ahead what the thread adds first. The kernel before must have finished.
+  __device__ void prepare() {
+    if (threadIdx.x < share_) epilogue_.template load<S>(p_, rank_ * share_ + threadIdx.x, columns_);
+  }
+
+  // shared: the groups' sums; received: RECEIVED_BYTES; moments: [block][row][2]. After `prepare`.
+  __device__ void run(const unsigned char* shared, float* received, float* moments, const Inbox& inbox) {
+    const float* const sums = reinterpret_cast<const float*>(shared);
+    __syncthreads();
+    if (blocks_ > 1) {
+      cluster_wait();  // all have started, and expect
+      send(sums, received, moments, inbox);
+    }
+    for (int i = threadIdx.x; i < share_; i += S::THREADS) {
+      if (i >= S::THREADS) epilogue_.template load<S>(p_, rank_ * share_ + i, columns_);
+      if (blocks_ > 1) inbox.wait();
+      if (!epilogue_.valid()) continue;
+      float x[8] = {}, gates[8] = {}, factor = 1.0f;
+      if (blocks_ == 1) {
+        const int column = i % (columns_ / 8) * 8;
+        add_groups(sums, epilogue_.row(), column, x);
+        if (p_.gated) add_groups(sums, epilogue_.row(), columns_ + column, gates);
+        if (norms()) factor = inverse_deviation(moments_of(sums, epilogue_.row()), p_);
+      } else {
+#pragma unroll 4
+        for (int block = 0; block < blocks_; ++block) {
+          const float* at = received + (block * share_ + i) * parts_ * 8;
+          add8(at, x);
+          if (p_.gated) add8(at + 8, gates);
+        }
+        if (norms()) {
+          float2 sum{};
+          for (int block = 0; block < blocks_; ++block) add(sum, moments + (block * S::ROWS + epilogue_.row()) * 2);
+          factor = inverse_deviation(sum, p_);
+        }
+      }
+      epilogue_.store(p_, x, gates, factor);
     }
   }
-  if (blocks == 1) return;
-  for (int i = threadIdx.x; i < share; i += S::THREADS) {
-    if (i >= S::THREADS) epilogue.load<S>(p, rank * share + i);
-    inbox.wait();
-    float x[8] = {};
-#pragma unroll 4
-    for (int part = 0; part < blocks; ++part) add8(received + (part * share + i) * 8, x);
-    epilogue.store(p, x);
+
+ private:
+  __device__ bool norms() const { return p_.norm_epsilon > 0; }
+
+  __device__ static void add(float2& sum, const float* at) {
+    const float2 part = *reinterpret_cast<const float2*>(at);
+    sum.x += part.x, sum.y += part.y;
   }
-}
+  __device__ static void add_groups(const float* sums, int row, int column, float (&x)[8]) {
+#pragma unroll
+    for (int group = 0; group < S::GROUPS; ++group)
+      add8(sums + group * (S::GROUP_BYTES / 4) + row * S::SUM_STRIDE + column, x);
+  }
+  // Behind the row's sums.
+  __device__ static float2 moments_of(const float* sums, int row) {
+    float2 sum{};
+#pragma unroll
+    for (int group = 0; group < S::GROUPS; ++group)
+      add(sum, sums + group * (S::GROUP_BYTES / 4) + row * S::SUM_STRIDE + S::COLUMNS);
+    return sum;
+  }
+
+  __device__ void send(const float* sums, float* received, float* moments, const Inbox& inbox) const {
+    for (int i = threadIdx.x; i < S::VECTORS; i += S::THREADS) {
+      const int row = i / (S::COLUMNS / 8), column = i % (S::COLUMNS / 8) * 8;
+      const int part = column / columns_, vector = row * (columns_ / 8) + column % columns_ / 8;
+      float x[8] = {};
+      add_groups(sums, row, column, x);
+      inbox.send(received + ((rank_ * share_ + vector % share_) * parts_ + part) * 8, vector / share_, x);
+    }
+    if (!norms()) return;
+    for (int i = threadIdx.x; i < S::ROWS / 4 * blocks_; i += S::THREADS) {
+      const int row = i % (S::ROWS / 4) * 4;
+      float x[8];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const float2 sum = moments_of(sums, row + j);
+        x[2 * j] = sum.x, x[2 * j + 1] = sum.y;
+      }
+      inbox.send(moments + (rank_ * S::ROWS + row) * 2, i / (S::ROWS / 4), x);
+    }
+  }
+
+  const ConvParameters& p_;
+  const int blocks_, rank_;
+  const int columns_;  // outputs of a row
+  const int parts_;    // sums of an output: 2 with a gate
+  const int vectors_;  // of 8 outputs, in the tile
+  const int share_;    // vectors that a block finishes, from rank * share on
+  Epilogue epilogue_;
+};
 
 }  // namespace sige::cuda

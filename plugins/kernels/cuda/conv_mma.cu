@@ -1,12 +1,10 @@
 // Conv in float16 as one kernel (Hopper and later): an implicit GEMM whose left tile is gathered through the table.
 //
-// A block owns a tile of targets x outputs and a part of the depth; the blocks of a cluster share a tile and add up
+// A block owns a tile of rows x outputs and a part of the depth; the blocks of a cluster share a tile and add up
 // their parts through distributed shared memory. Tiles arrive by asynchronous copies, several stages ahead; affine and
 // activation are applied to the gathered tile in shared memory, by the thread that copied it. Launched with
 // programmatic stream serialisation: table and weights are read while the kernel before still runs.
 #include "conv_mma.h"
-
-#include <atomic>
 
 #include "conv_finish.cuh"
 
@@ -15,9 +13,8 @@ namespace sige::cuda {
 namespace {
 
 constexpr int MAX_TAPS = 64;     // whose places are kept in shared memory
-constexpr int MAX_DEVICES = 64;
 constexpr int FEW_ROWS = 16;
-constexpr int64_t MAX_WORK = 1900;  // stages of 32 rows, in all; beyond it, gathering for cuBLASLt is faster (H200)
+constexpr int64_t MAX_ROWS = 1 << 30;  // places are counted through all images
 
 // Where a stage reads: the tap and its first channel, counted up.
 struct Chunk {
@@ -38,9 +35,9 @@ __global__ void __launch_bounds__(S::THREADS) conv_mma_kernel(const __grid_const
 #ifdef SIGE_HOPPER
   extern __shared__ __align__(16) unsigned char shared[];
   const Inbox inbox(shared + S::GROUPS * S::GROUP_BYTES + S::RECEIVED_BYTES);
+  Finish<S> finish(p);
   if (gridDim.z > 1) {
-    const int share = share_of<S>(gridDim.z), left = S::VECTORS - static_cast<int>(blockIdx.z) * share;
-    if (threadIdx.x == 0) inbox.expect((left < 0 ? 0 : left < share ? left : share) * gridDim.z * 8 * sizeof(float));
+    if (threadIdx.x == 0) inbox.expect(finish.expected());
     cluster_arrive();
   }
   Group<S> group(p, shared);
@@ -70,8 +67,11 @@ __global__ void __launch_bounds__(S::THREADS) conv_mma_kernel(const __grid_const
     ahead.next(p.source.channels);
   }
   if (p.transforms) group.load_affine(now.channel);
+  finish.prepare();
 
+  const bool norms = p.norm_epsilon > 0;
   float sums[S::M_TILES][S::N_TILES][4] = {};
+  float2 moments[S::LEFT_VECTORS] = {};
   int stage = 0, stage_ahead = S::STAGES - 1;
   for (int i = first; i < last; ++i) {
     copies_wait<S::STAGES - 2>();
@@ -80,6 +80,7 @@ __global__ void __launch_bounds__(S::THREADS) conv_mma_kernel(const __grid_const
       now.next(p.source.channels);
       if (i + 1 < last) group.load_affine(now.channel);
     }
+    if (norms) group.add_moments(stage, moments);
     group.sync();  // the stage is complete, and the one before is free again
     if (i + S::STAGES - 1 < last) {
       group.load_right(stage_ahead, ahead.tap, ahead.channel);
@@ -97,84 +98,64 @@ __global__ void __launch_bounds__(S::THREADS) conv_mma_kernel(const __grid_const
   if (last - first < (p.chunks + parts - 1) / parts) group.sync();  // as often as other groups: racecheck counts them
   group.sync();
   group.store_sums(sums);
-  finish<S>(p, shared, inbox);
+  if (norms) group.store_moments(moments);
+  finish.run(shared, reinterpret_cast<float*>(shared + S::GROUPS * S::GROUP_BYTES),
+             reinterpret_cast<float*>(shared + S::FIXED_BYTES + sizeof(int32_t) * S::ROWS * p.taps.divisor), inbox);
 #endif
 }
 
-// How a kernel is launched; the attributes are part of it.
-struct Launch {
-  cudaLaunchConfig_t config{};
-  cudaLaunchAttribute attributes[2]{};
-
-  Launch(unsigned columns, unsigned rows, unsigned splits, int threads, size_t shared, cudaStream_t stream) {
-    attributes[0].id = cudaLaunchAttributeClusterDimension;
-    attributes[0].val.clusterDim.x = attributes[0].val.clusterDim.y = 1;
-    attributes[0].val.clusterDim.z = splits;
-    attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[1].val.programmaticStreamSerializationAllowed = 1;
-    config.gridDim = dim3(columns, rows, splits);
-    config.blockDim = dim3(threads);
-    config.dynamicSmemBytes = shared;
-    config.stream = stream;
-    config.attrs = attributes;
-    config.numAttrs = 2;
-  }
-};
-
-// Clusters of so many blocks that run at once on the current device; 0 if it cannot be told.
 template <typename S>
-int clusters_at_once(unsigned splits, size_t shared) {
-  static std::atomic<int> known[MAX_DEVICES][MAX_SPLITS + 1];
-  int device, count = 0;
-  if (cudaGetDevice(&device) || device >= MAX_DEVICES) return 0;
-  std::atomic<int>& answer = known[device][splits];
-  if ((count = answer.load(std::memory_order_relaxed))) return count;
-  const Launch one(1, 1, splits, S::THREADS, shared, nullptr);
-  if (cudaOccupancyMaxActiveClusters(&count, conv_mma_kernel<S>, &one.config)) {
-    cudaGetLastError();
-    return 0;
-  }
-  answer.store(count, std::memory_order_relaxed);
-  return count;
+size_t shared_bytes(const sige_conv_args& a) {
+  return S::FIXED_BYTES + sizeof(int32_t) * S::ROWS * a.source.taps + (a.norm_epsilon > 0 ? S::MOMENTS_BYTES : 0);
 }
 
 template <typename S>
 sige_status launch(const sige_conv_args& a, cudaStream_t stream) {
   const sige_source& s = a.source;
-  const int64_t tiles_m = (s.targets + S::ROWS - 1) / S::ROWS, tiles_n = (a.outputs + S::COLUMNS - 1) / S::COLUMNS;
+  const int64_t columns = a.gated ? S::COLUMNS / 2 : S::COLUMNS;
+  const int64_t tiles_m = (int64_t{s.batch} * s.targets + S::ROWS - 1) / S::ROWS;
+  const int64_t tiles_n = (a.outputs + columns - 1) / columns;
   const int64_t tap_chunks = (s.channels + DEPTH - 1) / DEPTH, chunks = tap_chunks * s.taps;
-  const int64_t tiles = tiles_m * tiles_n * s.batch;
-  if (tiles_m * s.batch > 65535) return SIGE_UNSUPPORTED;
-  const size_t shared = S::FIXED_BYTES + sizeof(int32_t) * S::ROWS * s.taps;
+  const int64_t tiles = tiles_m * tiles_n;
+  if (tiles_m > 65535) return SIGE_UNSUPPORTED;
+  const size_t shared = shared_bytes<S>(a);
   if (cudaFuncSetAttribute(conv_mma_kernel<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)))
     return failed();
   // As many parts as run at once, but no more than come to an end at the same time.
   int64_t splits = MAX_SPLITS;
-  while (splits > 1 && tiles > clusters_at_once<S>(static_cast<unsigned>(splits), shared)) --splits;
+  const auto at_once = [&] {
+    return clusters_at_once<conv_mma_kernel<S>>(S::THREADS, static_cast<unsigned>(splits), shared);
+  };
+  while (splits > 1 && tiles > at_once()) --splits;
   const int64_t each = (chunks + splits * S::GROUPS - 1) / (splits * S::GROUPS);
   splits = (chunks + each * S::GROUPS - 1) / (each * S::GROUPS);
 
   const ConvParameters parameters{Source<__half>(s),
-                              Addends<__half>(a),
-                              static_cast<const __half*>(a.weight),
-                              static_cast<__half*>(a.out),
-                              Divider(s.taps),
-                              s.targets,
-                              a.outputs,
-                              static_cast<int32_t>(tap_chunks),
-                              static_cast<int32_t>(chunks),
-                              static_cast<int32_t>(tiles_m),
-                              a.activation,
-                              a.alpha,
-                              transforms(s)};
-  const Launch launch(static_cast<unsigned>(tiles_n), static_cast<unsigned>(tiles_m * s.batch),
-                      static_cast<unsigned>(splits), S::THREADS, shared, stream);
+                                  Addends<__half>(a),
+                                  static_cast<const __half*>(a.weight),
+                                  static_cast<__half*>(a.out),
+                                  Divider(s.taps),
+                                  Divider(s.targets),
+                                  s.batch,
+                                  s.batch * s.targets,
+                                  a.outputs,
+                                  static_cast<int32_t>(tap_chunks),
+                                  static_cast<int32_t>(chunks),
+                                  a.activation,
+                                  a.gate,
+                                  a.alpha,
+                                  a.norm_epsilon,
+                                  transforms(s),
+                                  a.gated != 0};
+  const Launch launch(static_cast<unsigned>(tiles_n), static_cast<unsigned>(tiles_m), static_cast<unsigned>(splits),
+                      S::THREADS, shared, stream);
   return cudaLaunchKernelEx(&launch.config, conv_mma_kernel<S>, parameters) == cudaSuccess ? SIGE_OK : failed();
 }
 
 template <int VECTOR>
 sige_status launch_shape(const sige_conv_args& a, cudaStream_t stream) {
-  if (a.source.targets <= FEW_ROWS) return launch<ConvShape<16, 32, 1, 2, 4, 3, VECTOR>>(a, stream);
+  const int64_t rows = int64_t{a.source.batch} * a.source.targets;
+  if (rows <= FEW_ROWS) return launch<ConvShape<16, 32, 1, 2, 4, 3, VECTOR>>(a, stream);
   return launch<ConvShape<32, 64, 2, 2, 4, 2, VECTOR>>(a, stream);
 }
 
@@ -182,11 +163,15 @@ sige_status launch_shape(const sige_conv_args& a, cudaStream_t stream) {
 
 bool runs_on_mma(const sige_conv_args& a) {
   const sige_source& s = a.source;
-  const bool fits = s.dtype == SIGE_FLOAT16 && a.group == 1 && s.channels % 4 == 0 && a.outputs % 8 == 0 &&
-                    s.taps <= MAX_TAPS && (s.channels - s.channels_2) % DEPTH * s.channels_2 == 0 && aligned16(s);
-  const int64_t half_tiles = s.targets <= FEW_ROWS ? 1 : (s.targets + 31) / 32 * 2;
-  const int64_t stages = s.taps * ((s.channels + DEPTH - 1) / DEPTH) * ((a.outputs + 63) / 64);
-  return fits && s.batch * half_tiles * stages <= 2 * MAX_WORK;
+  const int64_t rows = int64_t{s.batch} * s.targets, read = int64_t{s.batch} * (s.pixels > s.fresh ? s.pixels : s.fresh);
+  return s.dtype == SIGE_FLOAT16 && a.group == 1 && s.channels % 4 == 0 && a.outputs % 8 == 0 && s.taps <= MAX_TAPS &&
+         (s.channels - s.channels_2) % DEPTH * s.channels_2 == 0 && aligned16(s) && rows <= MAX_ROWS && read <= MAX_ROWS;
+}
+
+int64_t mma_work(const sige_conv_args& a) {
+  const sige_source& s = a.source;
+  const int64_t rows = int64_t{s.batch} * s.targets, half_tiles = rows <= FEW_ROWS ? 1 : (rows + 31) / 32 * 2;
+  return half_tiles * s.taps * ((s.channels + DEPTH - 1) / DEPTH) * ((columns_of(a) + 63) / 64);
 }
 
 sige_status launch_conv_mma(const sige_conv_args& a, cudaStream_t stream) {

@@ -1,4 +1,4 @@
-// The one-kernel conv: neighbours are gathered while the product runs on tensor cores.
+// The conv that gathers while it multiplies: one kernel.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -11,9 +11,11 @@ namespace sige::cuda {
 // memory than sm_120 has.
 inline bool has_conv_mma(int capability) { return capability >= 90 && capability < 120; }
 
-// Whether the kernel serves a conv, and faster than a gather and a product: float16, one group, whole vectors of channels
-// and outputs, little work.
+// Whether the kernel can do a conv: float16, one group, whole vectors of channels and outputs.
 bool runs_on_mma(const sige_conv_args& a);
+
+// Its work: stages of 16 rows and 64 columns, in all.
+int64_t mma_work(const sige_conv_args& a);
 
 sige_status launch_conv_mma(const sige_conv_args& a, cudaStream_t stream);
 

@@ -1,6 +1,7 @@
 // The tiles of conv_mma.cu: what a block owns, how its tiles are gathered and multiplied.
 #pragma once
 
+#include "launch.cuh"
 #include "mma.cuh"
 #include "source.cuh"
 
@@ -8,18 +9,20 @@ namespace sige::cuda {
 
 constexpr int DEPTH = 64;        // channels of one stage
 constexpr int PAD = 8;           // halves behind each row of a tile, against bank conflicts
-constexpr int MAX_SPLITS = 8;    // blocks of a portable cluster
 constexpr int32_t PADDING = -1;
 
+// Rows are counted through all images: row r is target r % targets of image r / targets.
 struct ConvParameters {
   Source<__half> source;
   Addends<__half> addends;
   const __half* weight;
   __half* out;
-  Divider taps;
-  int32_t targets, outputs, tap_chunks, chunks, tiles_m, activation;
-  float alpha;
-  bool transforms;
+  Divider taps, targets;
+  int32_t batch, rows, outputs, tap_chunks, chunks, activation, gate;
+  float alpha, norm_epsilon;
+  bool transforms, gated;
+
+  __host__ __device__ int32_t weight_columns() const { return gated ? 2 * outputs : outputs; }
 };
 
 // ROWS x COLUMNS outputs. GROUPS groups of WM x WN warps share the depth, each with STAGES tiles of its own in flight;
@@ -34,7 +37,8 @@ struct ConvShape {
   static constexpr int SUM = ROWS * SUM_STRIDE;                                  // floats of a group
   static constexpr int GROUP_BYTES = PIPELINE * 2 > SUM * 4 ? PIPELINE * 2 : SUM * 4;
   static constexpr int VECTORS = ROWS * COLUMNS / 8;                   // of 8 outputs
-  static constexpr int RECEIVED_BYTES = (VECTORS + MAX_SPLITS) * 32;  // sums from the other blocks
+  static constexpr int RECEIVED_BYTES = (VECTORS + 2 * MAX_SPLITS) * 32;  // sums from the other blocks
+  static constexpr int MOMENTS_BYTES = MAX_SPLITS * ROWS * 8;           // of rows, from the other blocks
   static constexpr int FIXED_BYTES = GROUPS * GROUP_BYTES + RECEIVED_BYTES + 16;  // the last 16: the inbox's barrier
   static constexpr int LEFT_VECTORS = ROWS * (DEPTH / VECTOR) / GROUP;
   static constexpr int RIGHT_VECTORS = DEPTH * (COLUMNS / 8) / GROUP;
@@ -81,14 +85,22 @@ class Group {
     thread_ = threadIdx.x % S::GROUP;
     tiles_ = reinterpret_cast<__half*>(shared + group * S::GROUP_BYTES);
     places_ = reinterpret_cast<const int32_t*>(shared + S::FIXED_BYTES);
-    image_ = blockIdx.y / p.tiles_m;
-    const int32_t first_column = blockIdx.x * S::COLUMNS;
     left_column_ = thread_ % (DEPTH / S::VECTOR) * S::VECTOR;
     right_row_ = thread_ / (S::COLUMNS / 8);
     const int right_column = thread_ % (S::COLUMNS / 8) * 8;
-    right_valid_ = first_column + right_column < p.outputs;
-    right_ = p.weight + (right_valid_ ? int64_t{right_row_} * p.outputs + first_column + right_column : 0);
+    const int32_t part = p.gated ? S::COLUMNS / 2 : S::COLUMNS;  // the gates' columns lie behind those that they gate
+    const int32_t column = blockIdx.x * part + right_column % part;
+    right_valid_ = column < p.outputs;
+    right_ = p.weight + (right_valid_ ? int64_t{right_row_} * p.weight_columns() + right_column / part * p.outputs + column : 0);
     right_tile_ = right_row_ * S::RIGHT_STRIDE + right_column;
+    if (p.transforms) {
+#pragma unroll
+      for (int j = 0; j < S::LEFT_VECTORS; ++j) {
+        uint32_t image, target;
+        p.targets.divide(blockIdx.y * S::ROWS + left_row(j), image, target);
+        image_[j] = image < p.batch ? image : p.batch - 1;  // of rows beyond the last
+      }
+    }
   }
 
   // The group's threads have come this far.
@@ -103,12 +115,13 @@ class Group {
   __device__ void load_right(int stage, int tap, int channel) const {
     __half* to = tiles_ + stage * (S::LEFT + S::RIGHT) + S::LEFT + right_tile_;
     const int left = p_.source.channels - channel - right_row_;  // depth that is still there
-    const __half* from = right_ + int64_t{tap * p_.source.channels + channel} * p_.outputs;
+    const int32_t columns = p_.weight_columns();
+    const __half* from = right_ + int64_t{tap * p_.source.channels + channel} * columns;
     constexpr int STEP = S::GROUP / (S::COLUMNS / 8);
 #pragma unroll
     for (int j = 0; j < S::RIGHT_VECTORS; ++j) {
       const bool valid = right_valid_ && j * STEP < left;
-      copy_bytes<16>(valid ? from + int64_t{j * STEP} * p_.outputs : p_.weight, to + j * STEP * S::RIGHT_STRIDE, valid);
+      copy_bytes<16>(valid ? from + int64_t{j * STEP} * columns : p_.weight, to + j * STEP * S::RIGHT_STRIDE, valid);
     }
   }
 
@@ -119,9 +132,9 @@ class Group {
 #pragma unroll
       for (int j = 0; j < S::LEFT_VECTORS; ++j) {
         const int32_t place = places_[tap * S::ROWS + left_row(j)];
-        left_[j] = place >= 0         ? p_.source.row(image_, place, second)
+        left_[j] = place >= 0         ? p_.source.row(0, place, second)
                    : place == PADDING ? nullptr
-                                      : p_.source.pixel(image_, -2 - place, second);
+                                      : p_.source.pixel(0, -2 - place, second);
       }
     }
     __half* to = tiles_ + stage * (S::LEFT + S::RIGHT) + left_column_;
@@ -141,12 +154,16 @@ class Group {
   __device__ void load_affine(int channel) {
     const int c = channel + left_column_;
 #pragma unroll
-    for (int i = 0; i < S::VECTOR / 2; ++i) scale_.at[i] = __float2half2_rn(1.0f), shift_.at[i] = __float2half2_rn(0.0f);
-    if (c >= p_.source.channels) return;
-    if (p_.source.scale)
-      scale_ = *reinterpret_cast<const Halves*>(p_.source.scale + image_ * p_.source.scale_stride + c);
-    if (p_.source.shift)
-      shift_ = *reinterpret_cast<const Halves*>(p_.source.shift + image_ * p_.source.shift_stride + c);
+    for (int j = 0; j < S::LEFT_VECTORS; ++j) {
+#pragma unroll
+      for (int i = 0; i < S::VECTOR / 2; ++i)
+        scale_[j].at[i] = __float2half2_rn(1.0f), shift_[j].at[i] = __float2half2_rn(0.0f);
+      if (c >= p_.source.channels) continue;
+      if (p_.source.scale)
+        scale_[j] = *reinterpret_cast<const Halves*>(p_.source.scale + image_[j] * p_.source.scale_stride + c);
+      if (p_.source.shift)
+        shift_[j] = *reinterpret_cast<const Halves*>(p_.source.shift + image_[j] * p_.source.shift_stride + c);
+    }
   }
 
   // Affine and activation of what this thread copied STAGES - 2 loads before the last one; padding and channels behind the
@@ -159,7 +176,7 @@ class Group {
       Halves& vector = *reinterpret_cast<Halves*>(tile + left_row(j) * S::LEFT_STRIDE);
       Halves x = vector;
 #pragma unroll
-      for (int i = 0; i < S::VECTOR / 2; ++i) x.at[i] = __hfma2(x.at[i], scale_.at[i], shift_.at[i]);
+      for (int i = 0; i < S::VECTOR / 2; ++i) x.at[i] = __hfma2(x.at[i], scale_[j].at[i], shift_[j].at[i]);
       if (p_.source.activation == SIGE_SILU) {
 #pragma unroll
         for (int i = 0; i < S::VECTOR / 2; ++i) x.at[i] = silu(x.at[i]);
@@ -172,6 +189,35 @@ class Group {
         for (int i = 0; i < S::VECTOR / 2; ++i) x.at[i] = __floats2half2_rn(each[2 * i], each[2 * i + 1]);
       }
       if (copied >> j & 1) vector = x;
+    }
+  }
+
+  // Adds the first two moments of what this thread copied, as transform does.
+  __device__ void add_moments(int stage, float2 (&moments)[S::LEFT_VECTORS]) const {
+    const __half* tile = tiles_ + stage * (S::LEFT + S::RIGHT) + left_column_;
+#pragma unroll
+    for (int j = 0; j < S::LEFT_VECTORS; ++j) {
+      const Halves x = *reinterpret_cast<const Halves*>(tile + left_row(j) * S::LEFT_STRIDE);
+#pragma unroll
+      for (int i = 0; i < S::VECTOR / 2; ++i) {
+        const float2 pair = __half22float2(x.at[i]);
+        moments[j].x += pair.x + pair.y;
+        moments[j].y = fmaf(pair.x, pair.x, fmaf(pair.y, pair.y, moments[j].y));
+      }
+    }
+  }
+
+  // Behind the sums of each row; threads of a row are neighbours in a warp.
+  __device__ void store_moments(float2 (&moments)[S::LEFT_VECTORS]) const {
+#pragma unroll
+    for (int j = 0; j < S::LEFT_VECTORS; ++j) {
+#pragma unroll
+      for (int distance = DEPTH / S::VECTOR / 2; distance; distance /= 2) {
+        moments[j].x += __shfl_xor_sync(0xffffffff, moments[j].x, distance);
+        moments[j].y += __shfl_xor_sync(0xffffffff, moments[j].y, distance);
+      }
+      if (left_column_ == 0)
+        *reinterpret_cast<float2*>(reinterpret_cast<float*>(tiles_) + left_row(j) * S::SUM_STRIDE + S::COLUMNS) = moments[j];
     }
   }
 
@@ -218,37 +264,43 @@ class Group {
   __half* tiles_;
   const int32_t* places_;
   int thread_, right_tile_, right_row_, left_column_, left_key_ = -1;
-  int32_t image_;
+  int32_t image_[S::LEFT_VECTORS];  // whose affine its rows get
   uint32_t copied_ = 0;  // a bit for each vector of the last loads, the latest lowest
   bool right_valid_;
   const __half* right_;                    // this thread's first vector of the weight's first stage
   const __half* left_[S::LEFT_VECTORS];    // pixels that it copies for a tap and source; null for padding
-  Halves scale_, shift_;
+  Halves scale_[S::LEFT_VECTORS], shift_[S::LEFT_VECTORS];
 };
 
-// places[tap][row] of the block's targets: fresh row r as r, base pixel n as -2 - n, else PADDING.
-template <typename S>
+// places[tap][row] of the block's rows, counted through all images: fresh row r as r, base pixel n as -2 - n, else PADDING.
+template <typename S, int THREADS = S::THREADS>
 __device__ void resolve(const ConvParameters& p, int32_t* places) {
   constexpr int BATCH = 3;  // loads in flight
-  const int32_t first_row = blockIdx.y % p.tiles_m * S::ROWS;
+  const int32_t first_row = blockIdx.y * S::ROWS;
   const int count = S::ROWS * p.taps.divisor;
-  for (int start = threadIdx.x; start < count; start += BATCH * S::THREADS) {
+  for (int start = threadIdx.x; start < count; start += BATCH * THREADS) {
     int32_t entry[BATCH];
-    uint32_t row[BATCH], tap[BATCH];
+    uint32_t row[BATCH], tap[BATCH], image[BATCH], target[BATCH];
 #pragma unroll
     for (int i = 0; i < BATCH; ++i) {
-      const int index = start + i * S::THREADS;
+      const int index = start + i * THREADS;
       p.taps.divide(index, row[i], tap[i]);
-      entry[i] = index < count && first_row + row[i] < p.targets
-                     ? p.source.entry(first_row + row[i], tap[i], p.taps.divisor)
+      p.targets.divide(first_row + row[i], image[i], target[i]);
+      entry[i] = index < count && first_row + static_cast<int32_t>(row[i]) < p.rows
+                     ? p.source.entry(target[i], tap[i], p.taps.divisor)
                      : PADDING;
     }
 #pragma unroll
-    for (int i = 0; i < BATCH; ++i)
-      if (entry[i] >= p.source.fresh) entry[i] = -2 - p.source.halo[entry[i] - p.source.fresh];
+    for (int i = 0; i < BATCH; ++i) {
+      if (entry[i] >= p.source.fresh) {
+        entry[i] = -2 - static_cast<int32_t>(image[i]) * p.source.pixels - p.source.halo[entry[i] - p.source.fresh];
+      } else if (entry[i] >= 0) {
+        entry[i] += image[i] * p.source.fresh;
+      }
+    }
 #pragma unroll
     for (int i = 0; i < BATCH; ++i)
-      if (start + i * S::THREADS < count) places[tap[i] * S::ROWS + row[i]] = entry[i];
+      if (start + i * THREADS < count) places[tap[i] * S::ROWS + row[i]] = entry[i];
   }
 }
 

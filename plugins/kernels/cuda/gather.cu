@@ -1,5 +1,7 @@
 // Gather: one thread per 16 bytes of the output; affine and activation fused. And rows divided by their deviation, one warp
 // per row.
+#include "launch.cuh"
+#include "mma.cuh"
 #include "source.cuh"
 
 namespace sige::cuda {
@@ -35,9 +37,11 @@ __device__ void seed_vector(const Addends<T>& addends, const Divider& targets, u
 
 template <typename T, int N>
 __global__ void __launch_bounds__(THREADS) gather_kernel(const __grid_constant__ GatherParameters<T> p) {
+  release_successor();
   const uint32_t index = blockIdx.x * THREADS + threadIdx.x;
   if (index >= p.count) {
     if (index - p.count >= p.seed_count) return;
+    wait_for_predecessor();
     uint32_t row, vector;
     p.seed_vectors.divide(index - p.count, row, vector);
     seed_vector<T, N>(p.addends, p.targets, row, vector * N, p.seed);
@@ -50,15 +54,20 @@ __global__ void __launch_bounds__(THREADS) gather_kernel(const __grid_constant__
   p.group_vectors.divide(vector, group, group_vector);
 
   const int32_t entry = p.source.entry(target, tap, p.taps.divisor);
+  uint32_t place = 0, phase = 0;
+  if (entry >= 0) p.phases.divide(entry, place, phase);
+  const bool fresh = entry < 0 || static_cast<int32_t>(place) < p.source.fresh;
+  if (!fresh) place = p.source.halo[place - p.source.fresh];
+  wait_for_predecessor();
   Pack<T, N> result;
   if (entry < 0) {
 #pragma unroll
     for (int i = 0; i < N; ++i) result.at[i] = from_float<T>(p.pad_value);
   } else {
-    uint32_t pixel, phase;
-    p.phases.divide(entry, pixel, phase);
     const int32_t channel = phase * p.width + vector * N;
-    result = p.source.template load<N>(b, pixel, channel);
+    const bool second = channel >= p.source.split;
+    const T* from = fresh ? p.source.row(b, place, second) : p.source.pixel(b, place, second);
+    result = *reinterpret_cast<const Pack<T, N>*>(from + channel);
     if (p.transforms) {
       float x[N];
       p.source.template transform<N>(b, channel, result, x);
@@ -71,7 +80,7 @@ __global__ void __launch_bounds__(THREADS) gather_kernel(const __grid_constant__
 }
 
 sige_status launch_gather(const sige_source& s, int32_t phases, int32_t group, float pad_value, void* out,
-                          const sige_conv_args* seeded, cudaStream_t stream) {
+                          const sige_conv_args* seeded, bool overlap, cudaStream_t stream) {
   const int64_t width = s.channels / phases, part = width / group;
   const sige_conv_args none{};
   const sige_conv_args& conv = seeded ? *seeded : none;
@@ -99,8 +108,9 @@ sige_status launch_gather(const sige_source& s, int32_t phases, int32_t group, f
         Divider(seeds ? conv.outputs / N : 1),
         static_cast<uint32_t>(seeds),
         static_cast<T*>(conv.out)};
-    gather_kernel<T, N><<<(count + seeds + THREADS - 1) / THREADS, THREADS, 0, stream>>>(parameters);
-    return launched();
+    Launch launch(static_cast<unsigned>((count + seeds + THREADS - 1) / THREADS), 1, 1, THREADS, 0, stream);
+    launch.config.numAttrs = overlap ? 1 : 0;  // the first: it has no clusters
+    return cudaLaunchKernelEx(&launch.config, gather_kernel<T, N>, parameters) == cudaSuccess ? SIGE_OK : failed();
   });
 }
 
@@ -177,7 +187,7 @@ sige_status launch_norm(const sige_conv_args& a, void* out, bool seeded, cudaStr
 size_t gather_workspace(const sige_gather_args&) { return 0; }
 
 sige_status gather(const sige_gather_args& a, const sige_execution& execution) {
-  return launch_gather(a.source, a.phases, 1, a.pad_value, a.out, nullptr, stream_of(execution));
+  return launch_gather(a.source, a.phases, 1, a.pad_value, a.out, nullptr, false, stream_of(execution));
 }
 
 }  // namespace sige::cuda

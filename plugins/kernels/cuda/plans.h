@@ -28,8 +28,19 @@ Product product_of(const sige_conv_args& a);
 // Whether the addends are written to the output first, and the product added to them.
 bool seeds_output(const sige_conv_args& a);
 
-// Whether conv_mma.cu runs a conv on the plans' device.
-bool one_kernel(const sige_plans& plans, const sige_conv_args& a);
+// The ways to run a conv that is not depthwise.
+enum class ConvPath {
+  GATHERING,  // conv_mma.cu: one kernel
+  PRODUCT,    // conv_product.cu, behind a gather unless rows are read as they lie
+  CUBLAS,     // the same with cuBLASLt, which then needs a plan
+};
+ConvPath path_of(const sige_plans& plans, const sige_conv_args& a);
+
+// Whether a conv multiplies the rows of its source as they lie.
+bool reads_rows(const sige_conv_args& a);
+
+// Whether a kernel may start while the one before still runs on the plans' device.
+bool overlaps(const sige_plans& plans);
 
 // Runs a product that the plans hold; SIGE_NOT_PREPARED if they do not.
 sige_status multiply(const sige_plans& plans, const Product& product, const void* gathered, const void* weight,

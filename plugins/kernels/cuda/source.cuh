@@ -142,8 +142,9 @@ inline bool aligned16(const sige_conv_args& a) {
 
 // Writes [group][batch * targets][taps][channels / group]; with `phases`, group is 1 and channels / phases are written.
 // With `seeded`, the same launch also writes the sum of that conv's addends to its output.
+// With `overlap` it may start while the kernel before still runs, and reads table and halo then.
 sige_status launch_gather(const sige_source& source, int32_t phases, int32_t group, float pad_value, void* out,
-                          const sige_conv_args* seeded, cudaStream_t stream);
+                          const sige_conv_args* seeded, bool overlap, cudaStream_t stream);
 
 // Writes the rows of a conv with norm_epsilon, each divided by its deviation: [batch * targets][channels]. With `seeded`,
 // the same launch also writes the sum of the addends to the output.

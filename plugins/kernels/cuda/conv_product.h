@@ -1,0 +1,20 @@
+// The product of a conv with all that follows it: one kernel.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "../backend.h"
+
+namespace sige::cuda {
+
+// Whether a device of this compute capability (major * 10 + minor) has the kernel, and this library its code.
+bool has_conv_product(int capability);
+
+// Whether the kernel can multiply the rows of a conv, gathered [batch * targets, taps * channels] or as they lie: float16,
+// one group, whole vectors of both.
+bool runs_as_product(const sige_conv_args& a);
+
+// left: those rows, aligned to 16 bytes; with norm_epsilon they are the source's own.
+sige_status launch_product(const sige_conv_args& a, const void* left, cudaStream_t stream);
+
+}  // namespace sige::cuda

@@ -1,0 +1,52 @@
+// Launches of kernels whose blocks form clusters and that may start while the kernel before still runs.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <atomic>
+
+namespace sige::cuda {
+
+constexpr int MAX_DEVICES = 64;
+constexpr int MAX_SPLITS = 8;  // blocks of a portable cluster
+
+// The attributes are part of it.
+struct Launch {
+  cudaLaunchConfig_t config{};
+  cudaLaunchAttribute attributes[2]{};
+
+  // A grid of columns x rows clusters of `splits` blocks in z.
+  Launch(unsigned columns, unsigned rows, unsigned splits, int threads, size_t shared, cudaStream_t stream) {
+    attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[0].val.programmaticStreamSerializationAllowed = 1;
+    attributes[1].id = cudaLaunchAttributeClusterDimension;
+    attributes[1].val.clusterDim.x = attributes[1].val.clusterDim.y = 1;
+    attributes[1].val.clusterDim.z = splits;
+    config.gridDim = dim3(columns, rows, splits);
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = shared;
+    config.stream = stream;
+    config.attrs = attributes;
+    config.numAttrs = 2;
+  }
+};
+
+// Clusters of so many blocks that run at once on the current device; 0 if it cannot be told. `shared` is about the same at
+// every call.
+template <auto KERNEL>
+int clusters_at_once(int threads, unsigned splits, size_t shared) {
+  static std::atomic<int> known[MAX_DEVICES][MAX_SPLITS + 1];
+  int device, count = 0;
+  if (cudaGetDevice(&device) || device >= MAX_DEVICES) return 0;
+  std::atomic<int>& answer = known[device][splits];
+  if ((count = answer.load(std::memory_order_relaxed))) return count;
+  const Launch one(1, 1, splits, threads, shared, nullptr);
+  if (cudaOccupancyMaxActiveClusters(&count, KERNEL, &one.config)) {
+    cudaGetLastError();
+    return 0;
+  }
+  answer.store(count, std::memory_order_relaxed);
+  return count;
+}
+
+}  // namespace sige::cuda

@@ -1,0 +1,150 @@
+// Hopper's asynchronous instructions: products of whole warpgroups out of shared memory, tiles brought by the tensor
+// memory accelerator, barriers in shared memory. They exist on sm_90a alone.
+#pragma once
+
+#include <cuda.h>
+
+#include "mma.cuh"
+
+namespace sige::cuda {
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define SIGE_SM90A 1
+#endif
+
+__device__ inline uint32_t shared_address(const void* at) { return static_cast<uint32_t>(__cvta_generic_to_shared(at)); }
+
+// Of a tile of rows of 128 bytes, swizzled by 128 bytes, that begins at a multiple of 1024.
+__device__ inline uint64_t tile_descriptor(uint32_t address) {
+  return uint64_t{(address & 0x3ffff) >> 4} | uint64_t{1} << 16 | uint64_t{1024 >> 4} << 32 | uint64_t{1} << 62;
+}
+
+// sums [64 x N] += left right for left 64 x 16 with 64 contiguous, right 16 x N with 16 contiguous.
+template <int N>
+struct Product;
+
+template <>
+struct Product<16> {
+  __device__ static void add(float (&d)[8], uint64_t left, uint64_t right) {
+#ifdef SIGE_SM90A
+    asm volatile(
+        "{\n.reg .pred add;\nsetp.eq.b32 add, 0, 0;\nwgmma.mma_async.sync.aligned.m64n16k16.f32.f16.f16 {%0,%1,%2,%3,%4,%5,%6,%7}, %8, %9, add, 1, 1, 1, 0;\n}"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7])
+        : "l"(left), "l"(right));
+#endif
+  }
+};
+
+#define SIGE_SUMS_8(d, i) \
+  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
+
+template <>
+struct Product<32> {
+  __device__ static void add(float (&d)[16], uint64_t left, uint64_t right) {
+#ifdef SIGE_SM90A
+    asm volatile(
+        "{\n.reg .pred add;\nsetp.eq.b32 add, 0, 0;\nwgmma.mma_async.sync.aligned.m64n32k16.f32.f16.f16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15}, "
+        "%16, %17, add, 1, 1, 1, 0;\n}"
+        : SIGE_SUMS_8(d, 0), SIGE_SUMS_8(d, 8)
+        : "l"(left), "l"(right));
+#endif
+  }
+};
+
+template <>
+struct Product<64> {
+  __device__ static void add(float (&d)[32], uint64_t left, uint64_t right) {
+#ifdef SIGE_SM90A
+    asm volatile(
+        "{\n.reg .pred add;\nsetp.eq.b32 add, 0, 0;\nwgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 "
+        "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,"
+        "%31}, %32, %33, add, 1, 1, 1, 0;\n}"
+        : SIGE_SUMS_8(d, 0), SIGE_SUMS_8(d, 8), SIGE_SUMS_8(d, 16), SIGE_SUMS_8(d, 24)
+        : "l"(left), "l"(right));
+#endif
+  }
+};
+
+template <>
+struct Product<128> {
+  __device__ static void add(float (&d)[64], uint64_t left, uint64_t right) {
+#ifdef SIGE_SM90A
+    asm volatile(
+        "{\n.reg .pred add;\nsetp.eq.b32 add, 0, 0;\nwgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 "
+        "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,"
+        "%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,"
+        "%60,%61,%62,%63}, %64, %65, add, 1, 1, 1, 0;\n}"
+        : SIGE_SUMS_8(d, 0), SIGE_SUMS_8(d, 8), SIGE_SUMS_8(d, 16), SIGE_SUMS_8(d, 24), SIGE_SUMS_8(d, 32),
+          SIGE_SUMS_8(d, 40), SIGE_SUMS_8(d, 48), SIGE_SUMS_8(d, 56)
+        : "l"(left), "l"(right));
+#endif
+  }
+};
+
+#undef SIGE_SUMS_8
+
+__device__ inline void products_begin() {
+#ifdef SIGE_SM90A
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#endif
+}
+__device__ inline void products_commit() {
+#ifdef SIGE_SM90A
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+#endif
+}
+// Until all but the latest N groups are done.
+template <int N>
+__device__ void products_wait() {
+#ifdef SIGE_SM90A
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
+#endif
+}
+
+// A barrier in shared memory, by its address.
+__device__ inline void barrier_init(uint32_t barrier, uint32_t count) {
+#ifdef SIGE_SM90A
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
+#endif
+}
+__device__ inline void barrier_arrive(uint32_t barrier) {
+#ifdef SIGE_SM90A
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+#endif
+}
+__device__ inline void barrier_expect(uint32_t barrier, uint32_t bytes) {
+#ifdef SIGE_SM90A
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+#endif
+}
+__device__ inline void barrier_wait(uint32_t barrier, uint32_t parity) {
+#ifdef SIGE_SM90A
+  asm volatile(
+      "{\n.reg .pred complete;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 complete, [%0], %1;\n"
+      "@complete bra done;\n"
+      "bra again;\n"
+      "done:\n}" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
+#endif
+}
+
+__device__ inline void prefetch_map(const CUtensorMap& map) {
+#ifdef SIGE_SM90A
+  asm volatile("prefetch.tensormap [%0];" ::"l"(reinterpret_cast<uint64_t>(&map)) : "memory");
+#endif
+}
+
+// The box of a map that begins at (column, row), to `to`; its bytes count for `barrier`.
+__device__ inline void load_box(const CUtensorMap& map, int32_t column, int32_t row, uint32_t to, uint32_t barrier) {
+#ifdef SIGE_SM90A
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
+      "l"(reinterpret_cast<uint64_t>(&map)), "r"(column), "r"(row), "r"(barrier)
+      : "memory");
+#endif
+}
+
+}  // namespace sige::cuda
