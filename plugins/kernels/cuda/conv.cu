@@ -147,7 +147,11 @@ static sige_status depthwise(const sige_conv_args& a, cudaStream_t stream) {
 }
 
 // Whether cuBLASLt multiplies rows as they lie.
-static bool multiplies_rows(const sige_conv_args& a) { return reads_rows(a) && !seeds_output(a) && a.norm_epsilon == 0; }
+static bool multiplies_rows(const sige_conv_args& a) {
+  const sige_source& s = a.source;
+  return !s.table && !s.rows_2 && !transforms(s) && a.group == 1 && !seeds_output(a) && a.norm_epsilon == 0 &&
+         aligned(s.rows, 16);
+}
 
 static size_t gathered_bytes(const sige_conv_args& a) {
   const sige_source& s = a.source;
@@ -177,7 +181,7 @@ sige_status conv(const sige_conv_args& a, const sige_execution& execution) {
   void* gathered = workspace + PRODUCT_WORKSPACE;
   const bool overlap = overlaps(*execution.plans);
   if (path == ConvPath::PRODUCT) {
-    if (reads_rows(a)) return launch_product(a, a.source.rows, stream);
+    if (product_reads_rows(a)) return launch_product(a, a.source.rows, stream);
     if (sige_status status = launch_gather(a.source, 1, 1, 0.0f, gathered, nullptr, overlap, stream)) return status;
     return launch_product(a, gathered, stream);
   }

@@ -155,8 +155,8 @@ template <typename S>
 class Finish {
  public:
   __device__ explicit Finish(const ConvParameters& p)
-      : p_(p), blocks_(gridDim.z), rank_(blockIdx.z), columns_(p.gated ? S::COLUMNS / 2 : S::COLUMNS), parts_(p.gated ? 2 : 1),
-        vectors_(S::ROWS * columns_ / 8), share_((vectors_ + blocks_ - 1) / blocks_) {}
+      : p_(p), blocks_(gridDim.z), rank_(blockIdx.z), columns_(p.gated ? S::COLUMNS / 2 : S::COLUMNS),
+        parts_(p.gated ? 2 : 1), vectors_(S::ROWS * columns_ / 8), share_((vectors_ + blocks_ - 1) / blocks_) {}
 
   // Bytes that the block's inbox gets.
   __device__ uint32_t expected() const {

@@ -53,7 +53,7 @@ struct Turn {
 template <typename S>
 __global__ void __launch_bounds__(S::THREADS)
     product_kernel(const __grid_constant__ ConvParameters p, const __grid_constant__ CUtensorMap rows,
-                   const __grid_constant__ CUtensorMap weight) {
+                   const __grid_constant__ CUtensorMap rows_2, const __grid_constant__ CUtensorMap weight) {
 #ifdef SIGE_SM90A
   extern __shared__ __align__(1024) unsigned char shared[];
   const uint32_t right = shared_address(shared), left = right + S::STAGES * S::RIGHT_BYTES;
@@ -92,9 +92,12 @@ __global__ void __launch_bounds__(S::THREADS)
         }
       };
       const auto load_left = [&](int chunk, int stage) {
-        load_box(rows, chunk * DEPTH, blockIdx.y * S::ROWS, left + stage * S::LEFT_BYTES, full + stage * 8);
+        const bool second = chunk * DEPTH >= p.source.split;
+        load_box(second ? rows_2 : rows, chunk * DEPTH - (second ? p.source.split : 0), blockIdx.y * S::ROWS,
+                 left + stage * S::LEFT_BYTES, full + stage * 8);
       };
       prefetch_map(rows);
+      prefetch_map(rows_2);
       const int soon = last - first < S::STAGES ? last : first + S::STAGES;
       for (int i = first; i < soon; ++i) load_right(i, i - first);
       wait_for_predecessor();
@@ -231,32 +234,38 @@ sige_status launch(const sige_conv_args& a, const void* left, int64_t splits, cu
   const int64_t tiles_m = (rows + S::ROWS - 1) / S::ROWS, tiles_n = (a.outputs + columns - 1) / columns;
   const int64_t chunks = (depth + DEPTH - 1) / DEPTH, each = (chunks + splits - 1) / splits;
   if (tiles_m > 65535) return SIGE_UNSUPPORTED;
-  CUtensorMap left_map, weight_map;
-  if (!map_matrix(left, rows, depth, S::ROWS, left_map) || !map_matrix(a.weight, depth, columns_of(a), DEPTH, weight_map))
+  const bool two = left == s.rows && s.rows_2;
+  const int64_t first = two ? depth - s.channels_2 : depth;
+  CUtensorMap left_map, second_map, weight_map;
+  if (!map_matrix(left, rows, first, S::ROWS, left_map) || !map_matrix(a.weight, depth, columns_of(a), DEPTH, weight_map) ||
+      (two && !map_matrix(s.rows_2, rows, s.channels_2, S::ROWS, second_map)))
     return SIGE_ENGINE_FAILURE;
+  if (!two) second_map = left_map;
 
-  const ConvParameters parameters{Source<__half>(s),
-                                  Addends<__half>(a),
-                                  static_cast<const __half*>(a.weight),
-                                  static_cast<__half*>(a.out),
-                                  Divider(s.taps),
-                                  Divider(s.targets),
-                                  s.batch,
-                                  static_cast<int32_t>(rows),
-                                  a.outputs,
-                                  0,
-                                  static_cast<int32_t>(chunks),
-                                  a.activation,
-                                  a.gate,
-                                  a.alpha,
-                                  a.norm_epsilon,
-                                  false,
-                                  a.gated != 0};
+  ConvParameters parameters{Source<__half>(s),
+                            Addends<__half>(a),
+                            static_cast<const __half*>(a.weight),
+                            static_cast<__half*>(a.out),
+                            Divider(s.taps),
+                            Divider(s.targets),
+                            s.batch,
+                            static_cast<int32_t>(rows),
+                            a.outputs,
+                            0,
+                            static_cast<int32_t>(chunks),
+                            a.activation,
+                            a.gate,
+                            a.alpha,
+                            a.norm_epsilon,
+                            false,
+                            a.gated != 0};
+  parameters.source.split = static_cast<int32_t>(first);  // of the depth
   splits = (chunks + each - 1) / each;
   const Launch launch(static_cast<unsigned>(tiles_n), static_cast<unsigned>(tiles_m), static_cast<unsigned>(splits),
                       S::THREADS, S::shared(splits), stream);
-  return cudaLaunchKernelEx(&launch.config, product_kernel<S>, parameters, left_map, weight_map) == cudaSuccess ? SIGE_OK
-                                                                                                                 : failed();
+  return cudaLaunchKernelEx(&launch.config, product_kernel<S>, parameters, left_map, second_map, weight_map) == cudaSuccess
+             ? SIGE_OK
+             : failed();
 }
 
 // The fastest of several shapes.
@@ -299,6 +308,12 @@ bool has_conv_product(int capability) {
 bool runs_as_product(const sige_conv_args& a) {
   const sige_source& s = a.source;
   return s.dtype == SIGE_FLOAT16 && a.group == 1 && int64_t{s.taps} * s.channels % 8 == 0 && a.outputs % 8 == 0;
+}
+
+bool product_reads_rows(const sige_conv_args& a) {
+  const sige_source& s = a.source;
+  const bool whole = !s.rows_2 || ((s.channels - s.channels_2) % DEPTH == 0 && s.channels_2 % 8 == 0);
+  return !s.table && !transforms(s) && whole && aligned(s.rows, 16) && aligned(s.rows_2, 16);
 }
 
 sige_status launch_product(const sige_conv_args& a, const void* left, cudaStream_t stream) {

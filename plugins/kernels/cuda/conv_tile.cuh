@@ -91,7 +91,8 @@ class Group {
     const int32_t part = p.gated ? S::COLUMNS / 2 : S::COLUMNS;  // the gates' columns lie behind those that they gate
     const int32_t column = blockIdx.x * part + right_column % part;
     right_valid_ = column < p.outputs;
-    right_ = p.weight + (right_valid_ ? int64_t{right_row_} * p.weight_columns() + right_column / part * p.outputs + column : 0);
+    const int64_t at = int64_t{right_row_} * p.weight_columns() + right_column / part * p.outputs + column;
+    right_ = p.weight + (right_valid_ ? at : 0);
     right_tile_ = right_row_ * S::RIGHT_STRIDE + right_column;
     if (p.transforms) {
 #pragma unroll

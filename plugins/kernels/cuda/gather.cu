@@ -85,7 +85,8 @@ sige_status launch_gather(const sige_source& s, int32_t phases, int32_t group, f
   const sige_conv_args none{};
   const sige_conv_args& conv = seeded ? *seeded : none;
   const bool wide = aligned16(s) && aligned(out, 16) && aligned16(conv);
-  return with_vector(s.dtype, std::gcd(std::gcd(part, int64_t{conv.outputs}), source_width(s)), wide, [&](auto type, auto size) {
+  const int64_t vectors = std::gcd(std::gcd(part, int64_t{conv.outputs}), source_width(s));
+  return with_vector(s.dtype, vectors, wide, [&](auto type, auto size) {
     using T = decltype(type);
     constexpr int N = decltype(size)::value;
     const int64_t rows = int64_t{s.batch} * s.targets;

@@ -122,22 +122,16 @@ bool seeds_output(const sige_conv_args& a) {
   return a.embedding || (a.group > 1 && (a.bias || (a.residual && !a.multiplier)));
 }
 
-bool reads_rows(const sige_conv_args& a) {
-  const sige_source& s = a.source;
-  return !s.table && !s.rows_2 && !transforms(s) && a.group == 1 && reinterpret_cast<uintptr_t>(s.rows) % 16 == 0;
-}
-
 bool overlaps(const sige_plans& plans) { return plans.capability >= 90; }
 
 // Bounds of work as mma_work counts it, where ways were equally fast on an H200.
 ConvPath path_of(const sige_plans& plans, const sige_conv_args& a) {
   constexpr int64_t MOST_GATHERING = 1400, MOST_ALONE = 3800, MOST_PRODUCT = 4400, MOST_FUSED = 12000, FEW_ROWS = 32;
-  const bool direct = reads_rows(a);
   const int64_t work = mma_work(a), rows = int64_t{a.source.batch} * a.source.targets;
   const bool gathers = has_conv_mma(plans.capability) && runs_on_mma(a);
   if (!has_conv_product(plans.capability) || !runs_as_product(a))
     return gathers && work <= MOST_ALONE ? ConvPath::GATHERING : ConvPath::CUBLAS;
-  if (gathers && !direct && work <= MOST_GATHERING) return ConvPath::GATHERING;
+  if (gathers && !product_reads_rows(a) && work <= MOST_GATHERING) return ConvPath::GATHERING;
   const bool fused = a.norm_epsilon > 0 || a.gated;  // of which cuBLASLt needs kernels of their own
   return rows <= FEW_ROWS || work <= (fused ? MOST_FUSED : MOST_PRODUCT) ? ConvPath::PRODUCT : ConvPath::CUBLAS;
 }
@@ -257,7 +251,8 @@ sige_status sige_plans_prepare(sige_plans* plans, const sige_conv_args* args, in
   size_t bytes;
   if (!plans) return SIGE_INVALID_ARGUMENT;
   if (sige_status status = sige_conv_workspace_size(args, SIGE_CUDA, &bytes)) return status;
-  if (!args->source.targets || sige::is_depthwise(*args) || sige::cuda::path_of(*plans, *args) != sige::cuda::ConvPath::CUBLAS)
+  using sige::cuda::ConvPath;
+  if (!args->source.targets || sige::is_depthwise(*args) || sige::cuda::path_of(*plans, *args) != ConvPath::CUBLAS)
     return SIGE_OK;
   const sige::cuda::Product product = sige::cuda::product_of(*args);
   if (plans->plans.count(product)) return SIGE_OK;
@@ -272,8 +267,9 @@ void sige_plans_destroy(sige_plans* plans) { delete plans; }
 int32_t sige_plans_one_kernel(const sige_plans* plans, const sige_conv_args* args) {
   size_t bytes;
   if (!plans || sige_conv_workspace_size(args, SIGE_CUDA, &bytes) || sige::is_depthwise(*args)) return 0;
-  const sige::cuda::ConvPath path = sige::cuda::path_of(*plans, *args);
-  return path == sige::cuda::ConvPath::GATHERING || (path == sige::cuda::ConvPath::PRODUCT && sige::cuda::reads_rows(*args));
+  using sige::cuda::ConvPath;
+  const ConvPath path = sige::cuda::path_of(*plans, *args);
+  return path == ConvPath::GATHERING || (path == ConvPath::PRODUCT && sige::cuda::product_reads_rows(*args));
 }
 
 }  // extern "C"

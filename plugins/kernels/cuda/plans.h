@@ -36,9 +36,6 @@ enum class ConvPath {
 };
 ConvPath path_of(const sige_plans& plans, const sige_conv_args& a);
 
-// Whether a conv multiplies the rows of its source as they lie.
-bool reads_rows(const sige_conv_args& a);
-
 // Whether a kernel may start while the one before still runs on the plans' device.
 bool overlaps(const sige_plans& plans);
 
