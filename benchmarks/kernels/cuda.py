@@ -3,8 +3,9 @@
     PYTHONPATH=tests python benchmarks/kernels/cuda.py --library build/cuda/libsige_kernels.so \
         --out benchmarks/results/kernels_cuda.json
 
-And at the attention of a DDPM (batch 1, one head of 512 channels), and at convs of a DDPM and of GauGAN at a
-1.2 % edit (batch 1), 40 in one graph.
+And at the attention of a DDPM (batch 1, one head of 512 channels), and at convs and linear layers of a DDPM,
+of GauGAN, of a VAE's decoder and of that UNet's transformers at a 1.2 % edit, 40 in one graph, each with a
+weight of its own.
 
 float16, batch 2, 64x64 latents; every time is the median of replays of a captured graph. A conv is timed over
 copies of its weight that together exceed the L2 cache, and all 50 once more in one graph, each with its own.
@@ -35,13 +36,19 @@ SHARES = {  # active pixels per level
 }
 WIDE_ROWS = (9, 16, 32, 64)  # of the DDPM's attention: one head of 512 channels, 16x16 pixels
 ROTATION_BYTES = 256 << 20
-FEW_ROWS = [  # (taps, rows, Cin, Cout, whether affine and SiLU come before)
-    (9, 896, 128, 128, True), (9, 896, 256, 128, True), (9, 252, 128, 128, True), (9, 252, 384, 128, True),
-    (9, 88, 256, 256, True), (9, 88, 512, 256, True), (9, 32, 256, 256, True), (9, 32, 768, 256, True),
-    (9, 12, 512, 512, True), (9, 12, 1024, 512, True), (1, 12, 512, 512, True), (1, 88, 512, 256, False),
-    (9, 1718, 36, 128, False), (9, 1718, 128, 128, False), (9, 480, 36, 128, False),
-    (9, 480, 128, 256, False), (9, 140, 512, 256, False), (9, 52, 128, 1024, False),
-    (9, 12, 128, 1024, False), (9, 12, 1024, 1024, False),
+CHAINS = [  # (batch, taps, rows of an image, Cin, Cout, what comes before or behind)
+    (1, 9, 896, 128, 128, "affine"), (1, 9, 896, 256, 128, "affine"), (1, 9, 252, 128, 128, "affine"),
+    (1, 9, 252, 384, 128, "affine"), (1, 9, 88, 256, 256, "affine"), (1, 9, 88, 512, 256, "affine"),
+    (1, 9, 32, 256, 256, "affine"), (1, 9, 32, 768, 256, "affine"), (1, 9, 12, 512, 512, "affine"),
+    (1, 9, 12, 1024, 512, "affine"), (1, 1, 12, 512, 512, "affine"), (1, 1, 88, 512, 256, ""),
+    (1, 9, 1718, 36, 128, ""), (1, 9, 1718, 128, 128, ""), (1, 9, 480, 36, 128, ""),
+    (1, 9, 480, 128, 256, ""), (1, 9, 140, 512, 256, ""), (1, 9, 52, 128, 1024, ""),
+    (1, 9, 12, 128, 1024, ""), (1, 9, 12, 1024, 1024, ""),
+    (1, 9, 1372, 256, 256, "affine"), (1, 9, 376, 512, 512, "affine"),
+    (2, 1, 77, 320, 320, ""), (2, 1, 77, 320, 960, "norm"), (2, 1, 77, 320, 1280, "norm gate"),
+    (2, 1, 77, 1280, 320, ""), (2, 1, 30, 640, 640, ""), (2, 1, 30, 640, 2560, "norm gate"),
+    (2, 1, 12, 1280, 1280, ""), (2, 1, 12, 1280, 3840, "norm"), (2, 1, 12, 1280, 5120, "norm gate"),
+    (2, 1, 12, 5120, 1280, ""),
 ]  # fmt: skip
 CHAIN = 40
 REPEATS = 20  # of an attention in one graph, so that the launch of the graph itself hardly counts
@@ -194,38 +201,53 @@ class Bench:
         self.kept.clear()
         return result
 
-    def few_rows(self, taps: int, rows: int, channels: int, outputs: int, affine: bool) -> dict[str, Any]:
-        """A chain of one conv, each with a weight of its own, and the chain of its gather and product."""
+    def chain(
+        self, batch: int, taps: int, rows: int, channels: int, outputs: int, around: str
+    ) -> dict[str, Any]:
+        """A chain of one conv, each with a weight of its own, and the chain of what PyTorch would run for it:
+        our gather or its LayerNorm, `torch.mm`, a gate by GELU."""
         halo = 4 * int(rows**0.5) + 4
-        inputs = {"rows": values(1, rows, channels), "bias": values(outputs)}
+        columns = 2 * outputs if "gate" in around else outputs
+        inputs = {"rows": values(batch, rows, channels), "bias": values(columns)}
         if taps > 1:
             inputs |= {
-                "base": values(1, 8 * halo, channels),
+                "base": values(batch, 8 * halo, channels),
                 "halo": torch.randint(0, 8 * halo, (halo,), device="cuda", dtype=torch.int32),
                 "table": torch.randint(-1, rows + halo, (rows, taps), device="cuda", dtype=torch.int32),
             }
-        if affine:
+        if around == "affine":
             inputs |= {"scale": values(1, 1, channels), "shift": values(1, 1, channels)}
-        weights = [values(taps, channels, outputs) * (taps * channels) ** -0.5 for _ in range(CHAIN)]
-        before = "silu" if affine else "identity"
-        convs = [self.call("conv", inputs | {"weight": w}, {"activation_in": before}) for w in weights]
+        attributes: dict[str, Any] = {"activation_in": "silu"} if around == "affine" else {}
+        attributes |= {"norm_epsilon": 1e-5} if "norm" in around else {}
+        attributes |= {"gate": "gelu"} if "gate" in around else {}
+        weights = [values(taps, channels, columns) * (taps * channels) ** -0.5 for _ in range(CHAIN)]
+        convs = [self.call("conv", inputs | {"weight": w}, attributes) for w in weights]
         kept = {name: value for name, value in inputs.items() if name != "bias"}
-        gather = self.call("gather", kept, {"activation": before})
-        gathered = values(rows, taps * channels)
+        before = {"activation": attributes.get("activation_in", "identity")}
+        gather = self.call("gather", kept, before) if taps > 1 or around == "affine" else None
+        gathered = values(batch * rows, taps * channels)
 
-        def apart() -> None:
+        def theirs() -> None:
             for weight in weights:
-                gather()
-                torch.mm(gathered, weight.flatten(0, 1))
+                left = gathered
+                if gather is not None:
+                    gather()
+                if "norm" in around:
+                    left = functional.layer_norm(left, left.shape[1:])
+                product = torch.mm(left, weight.flatten(0, 1))
+                if "gate" in around:
+                    _ = product[:, :outputs] * functional.gelu(product[:, outputs:])
 
         result = {
+            "batch": batch,
             "taps": taps,
-            "rows": rows,
+            "rows": batch * rows,
             "inputs": channels,
             "outputs": outputs,
-            "affine": affine,
+            "around": around,
             "conv_us": timed(lambda: [conv() for conv in convs] and None) / CHAIN,
-            "gather_and_torch_mm_us": timed(apart) / CHAIN,
+            "torch_us": timed(theirs) / CHAIN,
+            "weight_mb": taps * channels * columns * 2 / 1e6,
         }
         self.kept.clear()
         return result
@@ -311,12 +333,12 @@ def main() -> None:
                     f"{a['attention_us']:6.1f} us, index_copy and PyTorch's {a['torch_us']:6.1f}"
                 )
     bench = Bench(kernels, {}, 1)
-    few = [bench.few_rows(*shape) for shape in FEW_ROWS]
+    chains = [bench.chain(*shape) for shape in CHAINS]
     bench.device.close()
-    for r in few:
+    for r in chains:
         print(
-            f"  {r['taps']} taps, rows {r['rows']:4} {r['inputs']:5} -> {r['outputs']:5}: "
-            f"{r['conv_us']:6.2f} us, gather and torch.mm {r['gather_and_torch_mm_us']:6.2f}"
+            f"  {r['taps']} taps, rows {r['rows']:4} {r['inputs']:5} -> {r['outputs']:5} {r['around']:9}: "
+            f"{r['conv_us']:6.2f} us, PyTorch {r['torch_us']:6.2f}, weight {r['weight_mb'] / 4.3:5.1f}"
         )
     if options.out:
         document = {
@@ -327,7 +349,7 @@ def main() -> None:
             "dtype": "float16",
             "batch": BATCH,
             "runs": runs,
-            "few_rows": few,
+            "chains": chains,
         }
         options.out.write_text(json.dumps(rounded(document), indent=1) + "\n")
 
