@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Offsets:
     """Where entry (b, pixel (y, x), c) of rows [B, P, C] lies in a dense array: at n[b] + y[y] + x[x] + c[c].
 
-    n, y, x, c: int64, in elements; c may be -1: the array does not have that channel of the rows, `put` leaves
+    n, y, x, c: int64, in elements; c may be -1: the array lacks that channel of the rows, `put` leaves
     it out. itemsize: bytes of an element, 1, 2, 4 or 8.
     """
 
