@@ -54,6 +54,7 @@ def export(
     from sige_deploy.graph.normalise import expand_composites, prepare
     from sige_deploy.graph.norms import fold_norms
     from sige_deploy.graph.projections import join_projections
+    from sige_deploy.graph.residuals import merge_over_residuals
     from sige_deploy.graph.translate import translate
 
     config = config or SparseConfig()
@@ -76,6 +77,7 @@ def export(
     dense = prepare(loaded, {n: a.shape for n, a in arrays.items()})
     join_projections(dense, spatial)
     fold_norms(dense)
+    merge_over_residuals(dense, spatial)
     if cast:
         half_graph(dense)
     _check_names(dense, spatial)

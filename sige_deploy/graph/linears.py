@@ -141,6 +141,28 @@ def linear(node: ir.Node, value: ir.Value, axis: int) -> Linear | None:
     return None
 
 
+def layer_of(value: ir.Value) -> Linear | None:
+    """The linear layer whose result this value is."""
+    node = value.producer()
+    if node is None or node.domain != "":
+        return None
+    if node.op_type == "Add":
+        products = [v for v in node.inputs if v is not None and v.producer() is not None]
+        layer = None if len(products) != 1 else product_of(products[0])
+        return layer if layer is not None and layer.biased is node else None
+    layer = product_of(value)
+    return layer if layer is not None and layer.output is value else None
+
+
+def product_of(value: ir.Value) -> Linear | None:
+    """The linear layer whose product, be it without the bias, this value is."""
+    node = value.producer()
+    source = None if node is None or not node.inputs else node.inputs[0]
+    if node is None or source is None:
+        return None
+    return linear(node, source, 1 if node.op_type == "Conv" else len(source.shape or ()) - 1)
+
+
 def _bias_behind(node: ir.Node, outputs: int) -> ir.Node | None:
     """The Add of a constant [out] that alone reads a product."""
     value = node.outputs[0]
@@ -159,6 +181,15 @@ def _size(value: ir.Value) -> int:
     return math.prod(static_shape(value) or ())
 
 
+def behind(graph: ir.Graph, names: Sequence[str]) -> set[ir.Value]:
+    """Inputs of these names, and all that follows from them."""
+    found = {value for value in graph.inputs if value.name in names}
+    for node in graph:
+        if any(value in found for value in node.inputs):
+            found.update(node.outputs)
+    return found
+
+
 def readers(value: ir.Value, axis: int) -> list[tuple[ir.Node, ir.Value, int]] | None:
     """The nodes that read a value whose channels lie on `axis`, be it moved by reshapes and transposes: each
     with what it reads, and the axis there. None where it is an output too, or a reshape cuts the channels
@@ -170,16 +201,16 @@ def readers(value: ir.Value, axis: int) -> list[tuple[ir.Node, ir.Value, int]] |
         if node.domain != "" or node.inputs[0] is not value or node.op_type not in RESHAPES | {"Transpose"}:
             found.append((node, value, axis))
             continue
-        moved = _moved(node, value, axis)
-        further = None if moved is None else readers(node.outputs[0], moved)
+        after = moved(node, value, axis)
+        further = None if after is None else readers(node.outputs[0], after)
         if further is None:
             return None
         found += further
     return found
 
 
-def _moved(node: ir.Node, value: ir.Value, axis: int) -> int | None:
-    """The axis of the channels behind a reshape or transpose."""
+def moved(node: ir.Node, value: ir.Value, axis: int) -> int | None:
+    """The axis of a value's channels behind a reshape or transpose; None where a reshape cuts them up."""
     before, after = static_shape(value), static_shape(node.outputs[0])
     if before is None or after is None:
         return None

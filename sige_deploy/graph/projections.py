@@ -16,14 +16,14 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from sige_deploy.graph.builder import static_shape
-from sige_deploy.graph.linears import Linear, initializer, linear
+from sige_deploy.graph.linears import Linear, behind, initializer, layer_of
 from sige_deploy.graph.moves import RESHAPES
 
 
 def join_projections(model: ir.Model, spatial: Sequence[str]) -> None:
     """Join the linear layers of one value behind `spatial` that make queries, keys and values, or keys and
     values, of one Attention, and whose results nothing else reads."""
-    pixels = _behind(model.graph, spatial)
+    pixels = behind(model.graph, spatial)
     for node in list(model.graph):
         if node.domain == "" and node.op_type == "Attention":
             found = [_projection(value) for value in node.inputs[:3]]
@@ -35,38 +35,16 @@ def join_projections(model: ir.Model, spatial: Sequence[str]) -> None:
     RemoveUnusedNodesPass()(model)
 
 
-def _behind(graph: ir.Graph, names: Sequence[str]) -> set[ir.Value]:
-    """Inputs of these names, and all that follows from them."""
-    found = {value for value in graph.inputs if value.name in names}
-    for node in graph:
-        if any(value in found for value in node.inputs):
-            found.update(node.outputs)
-    return found
-
-
 def _projection(value: ir.Value | None) -> Linear | None:
     """The linear layer that a value is made by, be it moved by reshapes and transposes."""
     while value is not None and len(list(value.uses())) == 1 and not value.is_graph_output():
         node = value.producer()
         if node is None or node.domain != "":
             return None
-        if node.op_type == "Add":
-            products = [v for v in node.inputs if v is not None and v.producer() is not None]
-            layer = None if len(products) != 1 else _layer(products[0].producer())
-            return layer if layer is not None and layer.biased is node else None
         if node.op_type not in RESHAPES | {"Transpose"}:
-            return _layer(node)
+            return layer_of(value)
         value = node.inputs[0]
     return None
-
-
-def _layer(node: ir.Node | None) -> Linear | None:
-    """The linear layer whose product this node is."""
-    value = None if node is None or not node.inputs else node.inputs[0]
-    if node is None or value is None:
-        return None
-    axis = 1 if node.op_type == "Conv" else len(value.shape or ()) - 1
-    return linear(node, value, axis)
 
 
 def _fit(layers: Sequence[Linear]) -> bool:
