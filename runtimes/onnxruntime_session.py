@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from sige_deploy.devices.memory import Memory, out_of_memory
 from sige_deploy.errors import RuntimeFailure
 
 OVERLOADS_SINCE = (1, 27)
+FLASH_SWITCH = "ORT_DISABLE_FLASH_ATTENTION"
 WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 _MEMORY = re.compile(
     r"failed to allocate|bad_alloc|out of memory|bad allocation|unable to allocate|smaller than requested",
@@ -63,9 +65,13 @@ def create(
     with translated(f"loading '{path}'", memory):
         if model is not None:
             options.add_session_config_entry(WEIGHTS_FOLDER, str(path.parent))
-        session = onnxruntime.InferenceSession(
-            path if model is None else model, options, providers=list(providers), disabled_optimizers=disabled
-        )
+        with _without_flash_attention():
+            session = onnxruntime.InferenceSession(
+                path if model is None else model,
+                options,
+                providers=list(providers),
+                disabled_optimizers=disabled,
+            )
         session.disable_fallback()
         wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
         if session.get_providers()[0] != wanted:
@@ -74,6 +80,25 @@ def create(
                 "open the bundle with device='cpu'."
             )
         return session
+
+
+@contextlib.contextmanager
+def _without_flash_attention() -> Iterator[None]:
+    """Sessions made here use ONNX Runtime's memory-efficient attention on a GPU.
+
+    With its flash attention (1.30 on an H200, float16, Stable Diffusion 1.5 at 64 x 64) values of inner layers
+    were off by a third of the largest one, and the network's result by 9 %, against 0.2 % without. It can be
+    switched by the environment alone, which is read while a session is made.
+    """
+    before = os.environ.get(FLASH_SWITCH)
+    os.environ[FLASH_SWITCH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[FLASH_SWITCH]
+        else:
+            os.environ[FLASH_SWITCH] = before
 
 
 def edit_graph() -> str:

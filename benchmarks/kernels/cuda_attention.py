@@ -25,6 +25,7 @@ CASES = {  # queries, keys, channels of a head, whether they are tokens of a tex
     "64x64": (77, 4096, 40, False),
     "64x64, 80 queries": (80, 4096, 40, False),
     "64x64, 256 queries": (256, 4096, 40, False),
+    "64x64, 1460 queries": (1460, 4096, 40, False),
     "64x128": (140, 8192, 40, False),
     "32x32": (30, 1024, 80, False),
     "32x32, 81 queries": (81, 1024, 80, False),

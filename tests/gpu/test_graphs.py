@@ -233,3 +233,33 @@ def test_running_out_of_memory_is_one_sentence(device: str, tiny_path: Path, tmp
         session.record(**inputs)
         session.edit(**edited(inputs, 5, 5, 1.0))
         small.edit(**tiny.edited(tiny.inputs(), slice(2, 6), slice(3, 9)))
+
+
+class Heads(nn.Module):
+    """Self-attention of one head width, among the pixels of a picture."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.into = nn.Conv2d(4, 3 * 2 * width, 1)
+        self.out = nn.Conv2d(2 * width, 3, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        tokens = self.into(image).flatten(2).unflatten(1, (3, 2, self.width)).transpose(3, 4)
+        mixed = nn.functional.scaled_dot_product_attention(tokens[:, 0], tokens[:, 1], tokens[:, 2])
+        return self.out(mixed.transpose(2, 3).flatten(1, 2).unflatten(2, image.shape[2:]))
+
+
+@pytest.mark.parametrize("width", [40, 64, 80, 160])
+def test_attention_is_recorded_accurately(device: str, tmp_path: Path, width: int) -> None:
+    torch.manual_seed(width)
+    network = Heads(width).eval()
+    image = torch.randn(2, 4, 16, 16)
+    path, config = tmp_path / "bundle", sige.SparseConfig(precision="float16")
+    sige.export(network, {"image": image}, path, spatial=["image"], config=config)
+    with torch.no_grad():
+        wanted = network.double()(image.double())
+    with sige.open(path, device) as session:
+        got = session.record(image=image.half())
+    difference = (next(iter(got.values())).double() - wanted).abs().max()
+    assert float(difference / wanted.abs().max()) < 5e-3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +84,24 @@ def test_zeros_of_a_pad_count_in_a_pool_behind_it(tmp_path: Path) -> None:
     want = np.full((1, 4, 12, 10), -1, np.float32)
     want[:, :, [0, -1]], want[:, :, :, [0, -1]] = 0, 0
     np.testing.assert_array_equal(made, want)
+
+
+def test_sessions_are_made_without_flash_attention(tiny_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    switch, seen = "ORT_DISABLE_FLASH_ATTENTION", []
+    make = onnxruntime.InferenceSession
+
+    def noted(*given: Any, **options: Any) -> Any:
+        seen.append(os.environ.get(switch))
+        return make(*given, **options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", noted)
+    for before in (None, "0"):
+        if before is None:
+            monkeypatch.delenv(switch, raising=False)
+        else:
+            monkeypatch.setenv(switch, before)
+        runtime = OnnxRuntime(open_bundle(tiny_path), "cpu", threads=1, kernels=False)
+        runtime.record(tiny.inputs())
+        assert seen and set(seen) == {"1"} and os.environ.get(switch) == before

@@ -30,14 +30,17 @@ struct Choice {
 int64_t blocks_for(int64_t size, int64_t tile) { return (size + tile - 1) / tile; }
 
 bool describe(Machine& machine) {
-  int device, processors, shared;
+  int device, processors, shared, major, minor;
   cudaFuncAttributes compiled;
   if (cudaGetDevice(&device) || cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device) ||
       cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) ||
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) ||
+      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) ||
       attention_code(&compiled))
     return false;
   // The code's architecture, not the device's: older code may have been compiled for a newer device by the driver.
-  machine = {processors, static_cast<size_t>(shared), compiled.ptxVersion >= 90 && processors >= 2 * MAX_CLUSTER};
+  machine = {processors, static_cast<size_t>(shared), compiled.ptxVersion >= 90 && processors >= 2 * MAX_CLUSTER,
+             major * 10 + minor};
   return true;
 }
 
@@ -70,7 +73,7 @@ bool choose(const sige_attention_args& a, const Machine& machine, Choice& choice
 int32_t splits_of(const sige_attention_args& a, const Choice& choice, const Machine& machine, bool cluster) {
   const int64_t blocks = int64_t{a.batch} * a.heads * choice.slices * blocks_for(a.fresh, choice.query_tile);
   const int64_t tiles = blocks_for(a.pixels, choice.key_tile), resident = int64_t{choice.blocks} * machine.processors;
-  const int64_t most = cluster ? MAX_CLUSTER : MAX_SPLITS;
+  const int64_t most = cluster ? MAX_CLUSTER : MOST_SPLITS;
   const int64_t exchange = cluster ? CLUSTER_EXCHANGE : PARTIAL_EXCHANGE;
   int32_t best = 1;
   int64_t least = tiles * blocks_for(blocks, resident) * choice.tile_time;
@@ -90,7 +93,7 @@ struct Workspace {
   size_t sums, states;
 
   explicit Workspace(const sige_attention_args& a) {
-    const int64_t rows = int64_t{a.batch} * a.heads * a.fresh * MAX_SPLITS;
+    const int64_t rows = int64_t{a.batch} * a.heads * a.fresh * MOST_SPLITS;
     const int64_t most_sums = int64_t{MOST_BLOCKS} * (a.dv <= MAX_MMA_HEAD ? MMA_WARPS * 16 * a.dv
                               : a.dv <= 256 ? 32 * WIDE_SLICE : PLAIN_QUERIES * a.dv);
     const int64_t most_rows = int64_t{MOST_BLOCKS} * MMA_WARPS * 16;
@@ -110,20 +113,12 @@ sige_status attention(const sige_attention_args& a, const sige_execution& execut
   constexpr float LOG2E = 1.44269504f;
   Machine machine;
   if (!describe(machine)) return failed();
-  Choice choice;
-  if (!choose(a, machine, choice)) return SIGE_UNSUPPORTED;
-
-  const bool cluster = machine.clusters && choice.kernel != Kernel::PLAIN;
-  const int32_t splits = splits_of(a, choice, machine, cluster);
-  const bool partial = splits > 1 && !cluster;
-  char* const workspace = static_cast<char*>(execution.workspace);
   const int32_t q_stride = row_stride(a.q_stride, a.heads, a.dk), k_stride = row_stride(a.k_stride, a.heads, a.dk);
   const int32_t v_stride = row_stride(a.v_stride, a.heads, a.dv);
   const int32_t k_base_stride = row_stride(a.k_base_stride, a.heads, a.dk);
   const int32_t v_base_stride = row_stride(a.v_base_stride, a.heads, a.dv);
   const auto vectors = [](const void* array, int32_t stride) { return !array || (aligned(array, 16) && stride % 8 == 0); };
-  const auto slice = static_cast<int32_t>(blocks_for(blocks_for(a.dv, choice.slices), 16) * 16);
-  const AttentionParameters p{
+  AttentionParameters p{
       a.q,
       a.k,
       a.v,
@@ -131,17 +126,17 @@ sige_status attention(const sige_attention_args& a, const sige_execution& execut
       a.v_base,
       a.active,
       a.out,
-      partial ? reinterpret_cast<float*>(workspace) : nullptr,
-      partial ? reinterpret_cast<float2*>(workspace + Workspace(a).sums) : nullptr,
+      nullptr,
+      nullptr,
       a.batch,
       a.fresh,
       a.pixels,
       a.heads,
       a.dk,
       a.dv,
-      splits,
-      choice.slices,
-      slice,
+      1,
+      1,
+      1,
       1,
       1,
       q_stride,
@@ -155,6 +150,20 @@ sige_status attention(const sige_attention_args& a, const sige_execution& execut
       LOG2E * (a.scale != 0 ? a.scale : 1.0f / sqrtf(static_cast<float>(a.dk)))};
 
   const cudaStream_t stream = stream_of(execution);
+  if (a.dtype == SIGE_FLOAT16 && machine.clusters && runs_on_hopper(p, machine)) return launch_attention_hopper(p, stream);
+
+  Choice choice;
+  if (!choose(a, machine, choice)) return SIGE_UNSUPPORTED;
+  const bool cluster = machine.clusters && choice.kernel != Kernel::PLAIN;
+  p.splits = splits_of(a, choice, machine, cluster);
+  p.slices = choice.slices;
+  p.slice = static_cast<int32_t>(blocks_for(blocks_for(a.dv, choice.slices), 16) * 16);
+  const bool partial = p.splits > 1 && !cluster;
+  if (partial) {
+    char* const workspace = static_cast<char*>(execution.workspace);
+    p.partial = reinterpret_cast<float*>(workspace);
+    p.partial_state = reinterpret_cast<float2*>(workspace + Workspace(a).sums);
+  }
   const sige_status status = choice.kernel == Kernel::MMA    ? launch_attention_mma(p, machine, stream)
                              : choice.kernel == Kernel::WIDE ? launch_attention_wide(p, machine, stream)
                                                              : launch_attention_plain(p, a.dtype, stream);

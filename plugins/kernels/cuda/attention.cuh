@@ -7,7 +7,7 @@
 namespace sige::cuda {
 
 constexpr int MAX_CLUSTER = 8;  // blocks of a portable cluster
-constexpr int MAX_SPLITS = 32;
+constexpr int MOST_SPLITS = 32;
 constexpr int SEGMENT = 1024;  // keys whose overlay is in shared memory at once; a multiple of every tile of keys
 
 // One call, as the kernels see it. Keys are split over blocks in z. With `partial`, a block writes [split][batch *
@@ -67,7 +67,7 @@ struct Range {
 template <uint32_t TILE>
 __device__ Range keys_of(const AttentionParameters& p) {
   const uint32_t tiles = (p.pixels + TILE - 1) / TILE, splits = p.splits, pixels = p.pixels;
-  static_assert(TILE >= MAX_SPLITS, "(split + 1) * tiles has 32 bits");
+  static_assert(TILE >= MOST_SPLITS, "(split + 1) * tiles has 32 bits");
   const uint32_t last = tiles * (blockIdx.z + 1) / splits * TILE, first = tiles * blockIdx.z / splits * TILE;
   return {static_cast<int32_t>(first), static_cast<int32_t>(last < pixels ? last : pixels)};
 }
@@ -105,7 +105,13 @@ struct Machine {
   int32_t processors;
   size_t shared;  // bytes of shared memory that one block may have
   bool clusters;  // whether blocks form clusters and may start while the kernel before still runs
+  int capability;  // 90 for 9.0
 };
+
+// attention_hopper.cu: float16, heads of up to MAX_HOPPER_HEAD channels. A warpgroup has 64 queries. It chooses the splits.
+constexpr int MAX_HOPPER_HEAD = 128;
+bool runs_on_hopper(const AttentionParameters& p, const Machine& machine);
+sige_status launch_attention_hopper(const AttentionParameters& p, cudaStream_t stream);
 
 // attention_mma.cu: float16, heads of up to MAX_MMA_HEAD channels. A warp has 16 queries.
 constexpr int MAX_MMA_HEAD = 160;

@@ -8,14 +8,13 @@
 #include "conv_product.h"
 
 #include "conv_finish.cuh"
+#include "tensor_map.h"
 #include "wgmma.cuh"
 
 namespace sige::cuda {
 
 namespace {
 
-constexpr int WARPGROUP = 128, WARPGROUP_WARPS = 4;
-constexpr int BOX = 64;  // halves along the contiguous axis of a tile: 128 bytes
 constexpr int BOX_BYTES = DEPTH * BOX * 2;
 constexpr int64_t PROCESSORS = 132;  // of the device that the times below are of
 
@@ -38,16 +37,6 @@ struct ProductShape {
   static_assert(ROWS * SUM_STRIDE * 4 <= GROUP_BYTES && ROWS <= WARPGROUP && GROUP_BYTES % 1024 == 0);
 
   static constexpr size_t shared(int64_t splits) { return FIXED_BYTES + (splits > 1 ? RECEIVED_BYTES + MOMENTS_BYTES : 0); }
-};
-
-// Which stage a step uses, and the parity of its barriers.
-struct Turn {
-  int stage = 0;
-  uint32_t parity = 0;
-
-  __device__ void next(int stages) {
-    if (++stage == stages) stage = 0, parity ^= 1;
-  }
 };
 
 template <typename S>
@@ -177,24 +166,9 @@ __global__ void __launch_bounds__(S::THREADS)
 #endif
 }
 
-// A row-major matrix of halves as the tensor memory accelerator sees it: boxes of box_rows x 64.
+// A row-major matrix: boxes of box_rows x 64.
 bool map_matrix(const void* data, int64_t rows, int64_t columns, int box_rows, CUtensorMap& map) {
-  using Encode = CUresult(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*, const cuuint64_t*,
-                          const cuuint32_t*, const cuuint32_t*, CUtensorMapInterleave, CUtensorMapSwizzle,
-                          CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-  static Encode* const encode = [] {
-    void* found = nullptr;
-    cudaDriverEntryPointQueryResult result;
-    const cudaError_t error =
-        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result);
-    return reinterpret_cast<Encode*>(error || result != cudaDriverEntryPointSuccess ? nullptr : found);
-  }();
-  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
-  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(columns) * 2};
-  const cuuint32_t box[2] = {BOX, static_cast<cuuint32_t>(box_rows)}, steps[2] = {1, 1};
-  return encode && encode(&map, CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 2, const_cast<void*>(data), sizes, strides, box, steps,
-                          CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                          CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+  return map_array<2>(data, {columns, rows}, {columns}, {BOX, box_rows}, map);
 }
 
 // A tile's shape and the blocks that share it.

@@ -12,6 +12,18 @@ namespace sige::cuda {
 #define SIGE_SM90A 1
 #endif
 
+constexpr int WARPGROUP = 128, WARPGROUP_WARPS = 4;
+
+// Which stage a step uses, and the parity of its barriers.
+struct Turn {
+  int stage = 0;
+  uint32_t parity = 0;
+
+  __device__ void next(int stages) {
+    if (++stage == stages) stage = 0, parity ^= 1;
+  }
+};
+
 __device__ inline uint32_t shared_address(const void* at) { return static_cast<uint32_t>(__cvta_generic_to_shared(at)); }
 
 // Of a tile of rows of 128 bytes, swizzled by 128 bytes, that begins at a multiple of 1024.
@@ -81,6 +93,59 @@ struct Product<128> {
   }
 };
 
+#define SIGE_SUMS_4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+
+// scores [64 x 64] (+)= queries keys for queries 64 x 16 and keys 64 x 16, both with 16 contiguous. With `add` 0 they
+// are overwritten.
+__device__ inline void add_scores(float (&d)[32], uint64_t queries, uint64_t keys, int add) {
+#ifdef SIGE_SM90A
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.ne.b32 add, %34, 0;\nwgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 "
+      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, %32, %33, add, 1, 1, 0, 0;\n}"
+      : SIGE_SUMS_8(d, 0), SIGE_SUMS_8(d, 8), SIGE_SUMS_8(d, 16), SIGE_SUMS_8(d, 24)
+      : "l"(queries), "l"(keys), "r"(add));
+#endif
+}
+
+// sums [64 x N] += left right for left 64 x 16 in registers, as PTX lays out mma.m16n8k16, and right 16 x N with N
+// contiguous.
+template <int N>
+__device__ void add_weighted(float* d, const uint32_t (&left)[4], uint64_t right);
+
+template <>
+__device__ inline void add_weighted<16>(float* d, const uint32_t (&left)[4], uint64_t right) {
+#ifdef SIGE_SM90A
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.eq.b32 add, 0, 0;\nwgmma.mma_async.sync.aligned.m64n16k16.f32.f16.f16 "
+      "{%0,%1,%2,%3,%4,%5,%6,%7}, {%8,%9,%10,%11}, %12, add, 1, 1, 1;\n}"
+      : SIGE_SUMS_8(d, 0)
+      : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "l"(right));
+#endif
+}
+
+template <>
+__device__ inline void add_weighted<40>(float* d, const uint32_t (&left)[4], uint64_t right) {
+#ifdef SIGE_SM90A
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.eq.b32 add, 0, 0;\nwgmma.mma_async.sync.aligned.m64n40k16.f32.f16.f16 "
+      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19}, {%20,%21,%22,%23}, %24, add, 1, 1, 1;\n}"
+      : SIGE_SUMS_8(d, 0), SIGE_SUMS_8(d, 8), SIGE_SUMS_4(d, 16)
+      : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "l"(right));
+#endif
+}
+
+template <>
+__device__ inline void add_weighted<64>(float* d, const uint32_t (&left)[4], uint64_t right) {
+#ifdef SIGE_SM90A
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.eq.b32 add, 0, 0;\nwgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 "
+      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, {%32,%33,%34,%35}, %36, add, 1, 1, 1;\n}"
+      : SIGE_SUMS_8(d, 0), SIGE_SUMS_8(d, 8), SIGE_SUMS_8(d, 16), SIGE_SUMS_8(d, 24)
+      : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "l"(right));
+#endif
+}
+
+#undef SIGE_SUMS_4
 #undef SIGE_SUMS_8
 
 __device__ inline void products_begin() {
@@ -144,6 +209,27 @@ __device__ inline void load_box(const CUtensorMap& map, int32_t column, int32_t 
       "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
       "l"(reinterpret_cast<uint64_t>(&map)), "r"(column), "r"(row), "r"(barrier)
       : "memory");
+#endif
+}
+
+// The same for arrays of four axes. What comes before a box's load may still write it where it is prefetched into the L2
+// cache alone.
+__device__ inline void load_box(const CUtensorMap& map, int32_t x, int32_t y, int32_t z, int32_t w, uint32_t to,
+                                uint32_t barrier) {
+#ifdef SIGE_SM90A
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(
+          to),
+      "l"(reinterpret_cast<uint64_t>(&map)), "r"(x), "r"(y), "r"(z), "r"(w), "r"(barrier)
+      : "memory");
+#endif
+}
+__device__ inline void prefetch_box(const CUtensorMap& map, int32_t x, int32_t y, int32_t z, int32_t w) {
+#ifdef SIGE_SM90A
+  asm volatile("cp.async.bulk.prefetch.tensor.4d.L2.global.tile [%0, {%1, %2, %3, %4}];" ::"l"(
+                   reinterpret_cast<uint64_t>(&map)),
+               "r"(x), "r"(y), "r"(z), "r"(w)
+               : "memory");
 #endif
 }
 

@@ -168,7 +168,7 @@ static void policy_of(const Value& value, Manifest& manifest) {
 static void planner_of(const Value& value, Manifest& manifest) {
   const Object fields(value, "PlannerSpec");
   manifest.dense_above = fields.number("dense_above", 0.5);
-  fields.number("gpu_dense_above", 1);
+  manifest.gpu_dense_above = fields.number("gpu_dense_above", 1);
   if (const auto calibrated = fields.find("calibrated")) calibrated->boolean();
   fields.done();
 }

@@ -2,6 +2,8 @@
 
 #include <onnxruntime_session_options_config_keys.h>
 
+#include <cstdlib>
+#include <optional>
 #include <regex>
 #include <sstream>
 
@@ -91,6 +93,29 @@ static void append_cuda(Ort::SessionOptions& options, const Loading& how) {
   options.AppendExecutionProvider_CUDA_V2(*raw);
 }
 
+// While it lives, sessions are made without ONNX Runtime's flash attention on a GPU, which is inaccurate (see
+// runtimes/onnxruntime_session.py). The environment is the only switch.
+class WithoutFlashAttention {
+ public:
+  WithoutFlashAttention() {
+    if (const char* before = std::getenv(SWITCH)) before_ = before;
+    setenv(SWITCH, "1", 1);
+  }
+  ~WithoutFlashAttention() {
+    if (before_) {
+      setenv(SWITCH, before_->c_str(), 1);
+    } else {
+      unsetenv(SWITCH);
+    }
+  }
+  WithoutFlashAttention(const WithoutFlashAttention&) = delete;
+  WithoutFlashAttention& operator=(const WithoutFlashAttention&) = delete;
+
+ private:
+  static constexpr const char* SWITCH = "ORT_DISABLE_FLASH_ATTENTION";
+  std::optional<std::string> before_;
+};
+
 Graph load_graph(const std::string& path, const Loading& how) {
   return translated("loading " + named(path), how.memory, [&] {
     Ort::SessionOptions options;
@@ -106,7 +131,11 @@ Graph load_graph(const std::string& path, const Loading& how) {
     if (how.kernels) Ort::ThrowOnError(RegisterCustomOps(options, OrtGetApiBase()));
     if (how.shared)
       for (const auto& [name, value] : *how.shared) options.AddInitializer(name.c_str(), value);
-    if (how.memory && how.memory->backend() == SIGE_CUDA) append_cuda(options, how);
+    std::optional<WithoutFlashAttention> accurate;
+    if (how.memory && how.memory->backend() == SIGE_CUDA) {
+      append_cuda(options, how);
+      accurate.emplace();
+    }
     Graph graph{Ort::Session(ort_environment(), path.c_str(), options), {}};
     Ort::AllocatorWithDefaultOptions allocator;
     for (size_t i = 0; i < graph.session.GetInputCount(); ++i)

@@ -169,8 +169,9 @@ SIGE_API const char* sige_status_string(int32_t status);
 SIGE_API sige_status sige_has_backend(int32_t backend);
 
 /* The ops. CPU: float32, and Scatter in float16 also. CUDA: float32 and float16. Anything else is SIGE_UNSUPPORTED.
- * On a GPU a sige_conv may start while the sige_conv before it on the stream still runs, and read its base, halo, table,
- * weight and bias: none of these may be what a sige_conv writes. */
+ * On a GPU a sige_conv or sige_attention may start while the one before it on the stream still runs. Then a sige_conv reads
+ * its base, halo, table, weight and bias, and a sige_attention its `active` and, with that, its k_base and v_base: none of
+ * these may be what a sige_conv or sige_attention writes. */
 SIGE_API sige_status sige_gather(const sige_gather_args* args, const sige_execution* execution);
 SIGE_API sige_status sige_conv(const sige_conv_args* args, const sige_execution* execution);
 SIGE_API sige_status sige_scatter(const sige_scatter_args* args, const sige_execution* execution);

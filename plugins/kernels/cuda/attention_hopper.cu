@@ -1,0 +1,373 @@
+// Attention in float16 by Hopper's own instructions: a warpgroup has 64 queries; keys and values come by the tensor memory
+// accelerator, several tiles ahead of their use.
+//
+// Products of queries and keys read both from shared memory; the weights stay in registers as the left operand of the
+// products with the values. The order of the two is FlashAttention-3's (Shah et al., arXiv 2407.08608). Fresh rows do not
+// replace the base's one by one: those are masked, and tiles of fresh rows follow those of the base. Blocks of a cluster
+// share the keys. Launched with programmatic stream serialisation: a base is read while the kernel before still runs.
+#include "attention_finish.cuh"
+#include "launch.cuh"
+#include "tensor_map.h"
+#include "wgmma.cuh"
+
+namespace sige::cuda {
+
+namespace {
+
+constexpr int KEYS = 64;         // of a tile
+constexpr int MAX_TILES = 512;   // of a block
+constexpr int MAX_ROWS = 65535;  // of fresh rows and the base together; MAX_TILES hold a part in two of them
+constexpr int BOX_BYTES = 64 * BOX * 2;
+constexpr int64_t PROCESSORS = 132;  // of the device that the times below are of
+
+// Heads padded to D_ channels; GROUPS_ warpgroups of 64 queries.
+template <int D_, int GROUPS_>
+struct HopperShape {
+  static constexpr int D = D_, GROUPS = GROUPS_, ROWS = GROUPS * 64;
+  static constexpr int BOXES = (D + BOX - 1) / BOX, LAST = D - (BOXES - 1) * BOX;  // LAST: columns of the last box
+  static constexpr int SUMS = ((BOXES - 1) * BOX + LAST) / 2;  // of a thread
+  static constexpr int STAGES = BOXES == 1 ? 5 : 4;
+  static constexpr int LEADING = D % 32 == 8 ? D : D + PAD;  // of the sums, which end in the tiles
+  static constexpr int TILE_BYTES = BOXES * BOX_BYTES, STAGE_BYTES = 2 * TILE_BYTES;  // keys, then values
+  static constexpr int QUERIES = STAGES * STAGE_BYTES, STATES = QUERIES + GROUPS * TILE_BYTES;  // where they begin
+  static constexpr int BARRIERS = STATES + ROWS * 8, MASK = BARRIERS + (2 * STAGES + 1) * 8;
+  static constexpr int READERS = GROUPS * WARPGROUP, THREADS = READERS + 32;
+  static constexpr size_t SHARED = MASK + MAX_TILES * KEYS / 8;
+  static_assert(ROWS * LEADING * 4 <= QUERIES && LEADING % 4 == 0 && D % 8 == 0 && BARRIERS % 8 == 0);
+};
+
+struct Maps {
+  CUtensorMap q, k, v, k_base, v_base;  // [batch][rows][heads][channels]
+};
+
+// Tiles of the base, then of fresh rows; a block has [first, first + count).
+struct Tiles {
+  int32_t base, first, count;
+
+  __device__ explicit Tiles(const AttentionParameters& p) : base((p.pixels + KEYS - 1) / KEYS) {
+    const uint32_t all = base + (p.active ? (p.fresh + KEYS - 1) / KEYS : 0), splits = p.splits;
+    first = static_cast<int32_t>(all * blockIdx.z / splits);
+    count = static_cast<int32_t>(all * (blockIdx.z + 1) / splits) - first;
+  }
+};
+
+template <typename S>
+__device__ void readers_sync() {
+  asm volatile("barrier.cta.sync 1, %0;" ::"n"(S::READERS) : "memory");
+}
+
+// A bit for every key of the block's tiles: whether it does not count. These are what lies behind the last row, pixels of
+// the base that have fresh rows, and fresh rows that repeat the one before. By all readers, in step afterwards.
+template <typename S>
+__device__ void fill_mask(const AttentionParameters& p, const Tiles& tiles, uint32_t* mask) {
+  const int32_t words = tiles.count * (KEYS / 32);
+#pragma unroll 1
+  for (int32_t i = threadIdx.x; i < words; i += S::READERS) {
+    const int32_t tile = tiles.first + i / 2;
+    const int32_t left = (tile < tiles.base ? p.pixels - tile * KEYS : p.fresh - (tile - tiles.base) * KEYS) - i % 2 * 32;
+    mask[i] = left >= 32 ? 0 : left <= 0 ? ~0u : ~0u << left;
+  }
+  readers_sync<S>();
+  if (!p.active) return;
+#pragma unroll 1
+  for (int32_t i = threadIdx.x; i < p.fresh; i += S::READERS) {
+    const int32_t pixel = __ldg(p.active + i), before = i > 0 ? __ldg(p.active + i - 1) : -1;
+    const int32_t key = pixel == before ? tiles.base * KEYS + i : pixel;
+    const auto bit = static_cast<uint32_t>(key - tiles.first * KEYS);
+    if (key >= 0 && bit < words * 32u) atomicOr(mask + bit / 32, 1u << bit % 32);
+  }
+  readers_sync<S>();
+}
+
+// Keeps what is done with registers in its place beside the asynchronous products.
+template <int N>
+__device__ void hold(float (&x)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) asm volatile("" : "+f"(x[i])::"memory");
+}
+
+template <typename S>
+__global__ void __launch_bounds__(S::THREADS)
+    attention_hopper_kernel(const __grid_constant__ AttentionParameters p, const __grid_constant__ Maps maps) {
+#ifdef SIGE_SM90A
+  extern __shared__ __align__(1024) unsigned char shared[];
+  const uint32_t ring = shared_address(shared), queries = ring + S::QUERIES;
+  const uint32_t full = ring + S::BARRIERS, empty = full + S::STAGES * 8, query_full = empty + S::STAGES * 8;
+  uint32_t* const mask = reinterpret_cast<uint32_t*>(shared + S::MASK);
+  float2* const states = reinterpret_cast<float2*>(shared + S::STATES);
+  float* const block_sums = reinterpret_cast<float*>(shared);  // [query][LEADING], once the tiles are done
+  const int warp = __shfl_sync(0xffffffff, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
+  const int32_t first_query = blockIdx.x * S::ROWS;
+  const Tiles tiles(p);
+  if (threadIdx.x == 0) {
+#pragma unroll
+    for (int i = 0; i < S::STAGES; ++i) {
+      barrier_init(full + i * 8, 1);
+      barrier_init(empty + i * 8, S::GROUPS * WARPGROUP_WARPS);
+    }
+    barrier_init(query_full, 1);
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  }
+  __syncthreads();
+  release_successor();
+  Turn turn;
+
+  if (warp == S::GROUPS * WARPGROUP_WARPS) {
+    if (lane == 0) {
+      const int32_t image = blockIdx.y / p.heads, head = blockIdx.y % p.heads;
+      const auto load = [&](int32_t tile, int stage) {
+        const bool fresh = tile >= tiles.base;
+        const int32_t row = (fresh ? tile - tiles.base : tile) * KEYS;
+        const uint32_t to = ring + stage * S::STAGE_BYTES, barrier = full + stage * 8;
+        barrier_expect(barrier, S::STAGE_BYTES);
+#pragma unroll
+        for (int i = 0; i < S::BOXES; ++i)
+          load_box(fresh ? maps.k : maps.k_base, i * BOX, head, row, image, to + i * BOX_BYTES, barrier);
+#pragma unroll
+        for (int i = 0; i < S::BOXES; ++i)
+          load_box(fresh ? maps.v : maps.v_base, i * BOX, head, row, image, to + S::TILE_BYTES + i * BOX_BYTES, barrier);
+      };
+      prefetch_map(maps.k_base);
+      prefetch_map(maps.v_base);
+      prefetch_map(maps.q);
+      const int soon = tiles.count < S::STAGES ? tiles.count : S::STAGES;
+      int early = 0;
+      if (p.active) {
+#pragma unroll 1
+        for (; early < soon && tiles.first + early < tiles.base; ++early) load(tiles.first + early, early);
+        prefetch_map(maps.k);
+        prefetch_map(maps.v);
+      } else {  // keys of a text: the kernel before may write them
+#pragma unroll 1
+        for (int i = 0; i < soon; ++i) {
+#pragma unroll
+          for (int j = 0; j < S::BOXES; ++j) {
+            prefetch_box(maps.k_base, j * BOX, head, (tiles.first + i) * KEYS, image);
+            prefetch_box(maps.v_base, j * BOX, head, (tiles.first + i) * KEYS, image);
+          }
+        }
+      }
+      wait_for_predecessor();
+      barrier_expect(query_full, S::GROUPS * S::TILE_BYTES);
+#pragma unroll 1
+      for (int i = 0; i < S::GROUPS * S::BOXES; ++i)
+        load_box(maps.q, i % S::BOXES * BOX, head, first_query + i / S::BOXES * 64, image, queries + i * BOX_BYTES,
+                 query_full);
+#pragma unroll 1
+      for (int i = early; i < soon; ++i) load(tiles.first + i, i);
+#pragma unroll 1
+      for (int i = soon; i < tiles.count; ++i) {
+        barrier_wait(empty + turn.stage * 8, turn.parity);
+        load(tiles.first + i, turn.stage);
+        turn.next(S::STAGES);
+      }
+    }
+    __syncwarp();
+    wait_for_predecessor();
+    __syncthreads();
+  } else {
+    const int group = warp / WARPGROUP_WARPS, lane_column = lane % 4 * 2;
+    const bool busy = first_query + warp * 16 < p.fresh;  // some of the warp's queries exist
+    const float scale = fabsf(p.scale);  // its sign goes to the scores, so that the largest has the largest weight
+    fill_mask<S>(p, tiles, mask);
+    wait_for_predecessor();
+
+    float scores[KEYS / 2], sums[S::SUMS];  // [8 columns][2 rows][2 columns]
+    float maximum[2] = {-INFINITY, -INFINITY}, total[2] = {};
+#pragma unroll
+    for (int i = 0; i < S::SUMS; ++i) sums[i] = 0;
+#pragma unroll
+    for (int i = 0; i < KEYS / 2; ++i) scores[i] = 0;
+    const auto multiply = [&](int stage) {
+#pragma unroll
+      for (int j = 0; j < (S::D + 15) / 16; ++j) {
+        const int at = j / 4 * BOX_BYTES + j % 4 * 32;
+        add_scores(scores, tile_descriptor(queries + group * S::TILE_BYTES + at),
+                   tile_descriptor(ring + stage * S::STAGE_BYTES + at), j);
+      }
+    };
+    barrier_wait(query_full, 0);
+    barrier_wait(full, 0);
+    products_begin();
+    multiply(0);
+    products_commit();
+
+    int before = 0;  // stage of the tile before
+#pragma unroll 1
+    for (int i = 0;; ++i) {
+      products_wait<0>();
+      hold(scores);
+      hold(sums);
+      if (lane == 0 && i > 0) barrier_arrive(empty + before * 8);
+
+      uint32_t weights[KEYS / 16][4] = {};
+      const uint2 masked = *reinterpret_cast<const uint2*>(mask + i * 2);
+      if (busy && (masked.x & masked.y) != ~0u) {
+        if (p.scale < 0) {
+#pragma unroll
+          for (int n = 0; n < KEYS / 2; ++n) scores[n] = -scores[n];
+        }
+        if (masked.x | masked.y) {
+          const uint32_t mine[2] = {masked.x >> lane_column, masked.y >> lane_column};
+#pragma unroll
+          for (int n = 0; n < KEYS / 2; ++n)
+            if (mine[n / 16] >> (n / 4 % 4 * 8 + n % 2) & 1) scores[n] = -INFINITY;
+        }
+        float top[2] = {maximum[0], maximum[1]}, shift[2];
+#pragma unroll
+        for (int n = 0; n < KEYS / 2; ++n) top[n / 2 % 2] = fmaxf(top[n / 2 % 2], scores[n]);
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+          top[r] = fmaxf(top[r], __shfl_xor_sync(0xffffffff, top[r], 1));
+          top[r] = fmaxf(top[r], __shfl_xor_sync(0xffffffff, top[r], 2));
+          shift[r] = top[r] * scale;
+          const float shrink = power2(maximum[r] * scale - shift[r]);
+          maximum[r] = top[r];
+          total[r] *= shrink;
+#pragma unroll
+          for (int n = 0; n < S::SUMS / 4; ++n) {
+            sums[n * 4 + r * 2] *= shrink;
+            sums[n * 4 + r * 2 + 1] *= shrink;
+          }
+        }
+#pragma unroll
+        for (int n = 0; n < KEYS / 2; ++n) {
+          scores[n] = power2(fmaf(scores[n], scale, -shift[n / 2 % 2]));
+          total[n / 2 % 2] += scores[n];
+        }
+#pragma unroll
+        for (int j = 0; j < KEYS / 16; ++j)
+#pragma unroll
+          for (int n = 0; n < 4; ++n) weights[j][n] = to_halves(scores[j * 8 + n * 2], scores[j * 8 + n * 2 + 1]);
+      }
+
+      before = turn.stage;
+      turn.next(S::STAGES);
+      const bool more = i + 1 < tiles.count;
+      if (more) barrier_wait(full + turn.stage * 8, turn.parity);
+      hold(scores);
+      hold(sums);
+      products_begin();
+#pragma unroll
+      for (int j = 0; j < KEYS / 16; ++j) {
+        const uint32_t values = ring + before * S::STAGE_BYTES + S::TILE_BYTES + j * 16 * 128;
+#pragma unroll
+        for (int box = 0; box < S::BOXES - 1; ++box)
+          add_weighted<BOX>(sums + box * (BOX / 2), weights[j], tile_descriptor(values + box * BOX_BYTES));
+        add_weighted<S::LAST>(sums + (S::BOXES - 1) * (BOX / 2), weights[j],
+                              tile_descriptor(values + (S::BOXES - 1) * BOX_BYTES));
+      }
+      products_commit();
+      if (!more) break;
+      multiply(turn.stage);
+      products_commit();
+    }
+    products_wait<0>();
+    hold(sums);
+    __syncthreads();  // the memory of the tiles takes the sums
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      total[r] += __shfl_xor_sync(0xffffffff, total[r], 1);
+      total[r] += __shfl_xor_sync(0xffffffff, total[r], 2);
+      const int row = warp * 16 + lane / 4 + r * 8;
+      if (lane % 4 == 0) states[row] = make_float2(maximum[r] * scale, total[r]);
+#pragma unroll
+      for (int n = 0; n < S::D / 8; ++n)
+        *reinterpret_cast<float2*>(block_sums + row * S::LEADING + n * 8 + lane_column) =
+            make_float2(sums[n * 4 + r * 2], sums[n * 4 + r * 2 + 1]);
+    }
+  }
+  const int32_t rows = p.fresh - first_query < S::ROWS ? p.fresh - first_query : S::ROWS;
+  finish(p, Head<__half>(p, blockIdx.y), blockIdx.y, first_query, rows, 0, p.dv, block_sums, S::LEADING, states);
+#endif
+}
+
+// Blocks in x, blocks that share the keys, and the time.
+struct Plan {
+  int32_t columns, splits;
+  int64_t time;
+};
+
+// The splits of least time, in nanoseconds: tiles one after the other, waves of clusters, exchange. Blocks that share a
+// processor slow each other down.
+template <typename S>
+Plan plan(const AttentionParameters& p) {
+  constexpr int64_t LATENCY = 300, GROUP = 130, LOADS = 40, EXCHANGE = 700, EXCHANGE_SPLIT = 40;
+  const int32_t columns = (p.fresh + S::ROWS - 1) / S::ROWS;
+  const int64_t clusters = int64_t{columns} * p.batch * p.heads;
+  const int32_t tiles = (p.pixels + KEYS - 1) / KEYS + (p.active ? (p.fresh + KEYS - 1) / KEYS : 0);
+  Plan best{columns, 0, INT64_MAX};
+  for (int32_t splits = 1; splits <= MAX_CLUSTER && splits <= tiles; ++splits) {
+    const int64_t each = (tiles + splits - 1) / splits;
+    const int64_t at_once =
+        clusters_at_once<attention_hopper_kernel<S>>(S::THREADS, static_cast<unsigned>(splits), S::SHARED);
+    if (!at_once || each > MAX_TILES) continue;
+    const int64_t waves = (clusters + at_once - 1) / at_once, together = clusters < at_once ? clusters : at_once;
+    const int64_t shared = (together * splits + PROCESSORS - 1) / PROCESSORS;  // blocks of a processor
+    const int64_t time = waves * each * (LATENCY + shared * (GROUP * S::GROUPS + LOADS)) +
+                         (splits > 1 ? EXCHANGE + EXCHANGE_SPLIT * splits : 0);
+    if (time < best.time) best.splits = splits, best.time = time;
+  }
+  return best;
+}
+
+template <typename S>
+sige_status launch(AttentionParameters p, const Plan& plan, const Maps& maps, cudaStream_t stream) {
+  p.splits = plan.splits;
+  const Launch launch(static_cast<unsigned>(plan.columns), static_cast<unsigned>(p.batch * p.heads),
+                      static_cast<unsigned>(plan.splits), S::THREADS, S::SHARED, stream);
+  return cudaLaunchKernelEx(&launch.config, attention_hopper_kernel<S>, p, maps) == cudaSuccess ? SIGE_OK : failed();
+}
+
+template <int D>
+sige_status launch_best(const AttentionParameters& p, const Maps& maps, cudaStream_t stream) {
+  Plan best{0, 0, INT64_MAX};
+  sige_status (*chosen)(AttentionParameters, const Plan&, const Maps&, cudaStream_t) = nullptr;
+  const auto consider = [&](auto shape) {
+    using S = decltype(shape);
+    if (cudaFuncSetAttribute(attention_hopper_kernel<S>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             static_cast<int>(S::SHARED)))
+      return false;
+    const Plan found = plan<S>(p);
+    if (found.time < best.time) best = found, chosen = launch<S>;
+    return true;
+  };
+  if (!consider(HopperShape<D, 1>{}) || !consider(HopperShape<D, 2>{})) return failed();
+  if constexpr (D <= 80) {  // beyond, there are too few registers
+    if (!consider(HopperShape<D, 3>{})) return failed();
+  }
+  return chosen ? chosen(p, best, maps, stream) : SIGE_ENGINE_FAILURE;
+}
+
+// Boxes of 64 channels of 64 rows of one head.
+bool map_rows(const void* data, const AttentionParameters& p, int32_t rows, int32_t stride, CUtensorMap& map) {
+  return map_array<4>(data, {p.dk, p.heads, rows, p.batch}, {p.dk, stride, int64_t{rows} * stride}, {BOX, 1, 64, 1}, map);
+}
+
+}  // namespace
+
+bool runs_on_hopper(const AttentionParameters& p, const Machine& machine) {
+#ifdef SIGE_HAS_SM90A
+  constexpr int CAPABILITY = 90;
+#else
+  constexpr int CAPABILITY = -1;
+#endif
+  const int64_t rows = int64_t{p.pixels} + (p.active ? p.fresh : 0);
+  return machine.capability == CAPABILITY && p.dk == p.dv && p.dk <= MAX_HOPPER_HEAD && p.wide_k && p.wide_v &&
+         rows <= MAX_ROWS && p.fresh <= MAX_ROWS && int64_t{p.batch} * p.heads <= MAX_ROWS;
+}
+
+sige_status launch_attention_hopper(const AttentionParameters& p, cudaStream_t stream) {
+  Maps maps;
+  if (!map_rows(p.q, p, p.fresh, p.q_stride, maps.q) || !map_rows(p.k_base, p, p.pixels, p.k_base_stride, maps.k_base) ||
+      !map_rows(p.v_base, p, p.pixels, p.v_base_stride, maps.v_base))
+    return SIGE_ENGINE_FAILURE;
+  maps.k = maps.k_base, maps.v = maps.v_base;
+  if (p.active && (!map_rows(p.k, p, p.fresh, p.k_stride, maps.k) || !map_rows(p.v, p, p.fresh, p.v_stride, maps.v)))
+    return SIGE_ENGINE_FAILURE;
+  if (p.dk <= 40) return launch_best<40>(p, maps, stream);
+  if (p.dk <= 64) return launch_best<64>(p, maps, stream);
+  return p.dk <= 80 ? launch_best<80>(p, maps, stream) : launch_best<MAX_HOPPER_HEAD>(p, maps, stream);
+}
+
+}  // namespace sige::cuda
