@@ -38,6 +38,7 @@ from sige_deploy.workload import SHAPES, Shape, make_edit, make_inputs
 
 TOLERANCE = 5e-2  # of an output's largest value: float16 through a whole network, rounded in other places
 CHECKED_SHARE = 0.05
+WAYS = ("compiled", "graphed", "onnxruntime")
 WARM = 3  # calls of every way before it is timed; the second edit of a size captures its graph
 
 
@@ -146,11 +147,12 @@ def measured(name: str, options: argparse.Namespace, rates: tuple[float, float])
     module = module.to(memory_format=torch.channels_last)
     example = dense.channels_last(inputs)
     start = time.perf_counter()
-    ways: dict[str, Any] = {
-        "compiled": dense.Compiled(module),
-        "graphed": dense.Graphed(module, inputs),
-        "onnxruntime": dense.Onnx(bundle, inputs),
+    makers: dict[str, Any] = {
+        "compiled": lambda: dense.Compiled(module),
+        "graphed": lambda: dense.Graphed(module, inputs),
+        "onnxruntime": lambda: dense.Onnx(bundle, inputs),
     }
+    ways = {name: makers[name]() for name in options.ways}
     for way in ways.values():
         for _ in range(WARM):
             way(example)
@@ -174,7 +176,7 @@ def measured(name: str, options: argparse.Namespace, rates: tuple[float, float])
         "used_before_bytes": before[1] - before[0],
         "peak_record_bytes": record_memory.peak,
         "peak_edit_bytes": edit_memory.peak,
-        "onnxruntime_dense_captured": ways["onnxruntime"].captured,
+        "onnxruntime_dense_captured": getattr(ways.get("onnxruntime"), "captured", None),
         "distances": errors,
         "edits": cases,
     }
@@ -224,7 +226,7 @@ def line(case: dict[str, Any]) -> str:
     busy = sum(k["us"] for k in case["kernels"]) / 1e3
     ways = ("compiled_ms", "graphed_ms", "onnxruntime_ms", "edit_ms", "graph_ms", "planned_ms")
     values = [f"{case['area']:.1%}", case["shape"], f"{case['active_fraction']:.1%}"]
-    values += [f"{case[way]:.3f}" for way in ways]
+    values += [f"{case[way]:.3f}" if way in case else "" for way in ways]
     values += [case["planned_path"], f"{case['ratio']:.2f}", str(case["floor"]["launches"])]
     return row([*values, f"{busy:.3f}", f"{case['floor']['ms']:.3f}"])
 
@@ -243,9 +245,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--edits", type=float, nargs="+", default=list(EDITS), help="areas in per cent")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list[Shape](SHAPES))
+    parser.add_argument(
+        "--ways", nargs="+", choices=WAYS, default=list(WAYS), help="dense runs to compare with"
+    )
     parser.add_argument("--repeats", type=int, default=20, help="timed runs of each way")
     parser.add_argument("--quick", action="store_true", help="two sizes, five repeats")
     options = parser.parse_args()
+    if "compiled" not in options.ways:
+        parser.error("--ways must hold 'compiled': ratios are against it")
     options.bundles = options.bundles or options.out / "bundles"
     if options.quick:
         options.edits, options.shapes, options.repeats = [1.2, 15.0], ["square"], 5
