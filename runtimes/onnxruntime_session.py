@@ -86,9 +86,9 @@ def create(
 def _without_flash_attention() -> Iterator[None]:
     """Sessions made here use ONNX Runtime's memory-efficient attention on a GPU.
 
-    With its flash attention (1.30 on an H200, float16, Stable Diffusion 1.5 at 64 x 64) results of layers were
-    off by a third of the largest value, and the network's by 9 %, against 0.2 % without. It can be switched by
-    the environment alone, which is read while a session is made.
+    With its flash attention (1.30 on an H200, float16, Stable Diffusion 1.5 at 64 x 64) layers were off by a
+    third of their largest value and the network by 9 %, against 0.2 % without. It can be switched by the
+    environment alone, which is read while a session is made.
     """
     before = os.environ.get(FLASH_SWITCH)
     os.environ[FLASH_SWITCH] = "1"
