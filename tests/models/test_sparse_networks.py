@@ -20,6 +20,8 @@ from sige_deploy.models.ddpm import church256
 from sige_deploy.models.gaugan import GauGAN
 from sige_deploy.session import Session
 
+pytestmark = pytest.mark.xdist_group("full size")  # the reference takes 14 GB: one after the other
+
 Inputs = dict[str, Tensor]
 SMALL_EDIT = 0.012  # share of the picture
 
