@@ -18,7 +18,6 @@ constexpr int KEYS = 64;         // of a tile
 constexpr int MAX_TILES = 512;   // of a block
 constexpr int MAX_ROWS = 65535;  // of fresh rows and the base together; MAX_TILES hold a part in two of them
 constexpr int BOX_BYTES = 64 * BOX * 2;
-constexpr int64_t PROCESSORS = 132;  // of the device that the times below are of
 
 // Heads padded to D_ channels; GROUPS_ warpgroups of 64 queries.
 template <int D_, int GROUPS_>
@@ -106,7 +105,7 @@ __global__ void __launch_bounds__(S::THREADS)
       barrier_init(empty + i * 8, S::GROUPS * WARPGROUP_WARPS);
     }
     barrier_init(query_full, 1);
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    barriers_publish();
   }
   __syncthreads();
   release_successor();

@@ -130,23 +130,7 @@ sige_status launch(const sige_conv_args& a, cudaStream_t stream) {
   const int64_t each = (chunks + splits * S::GROUPS - 1) / (splits * S::GROUPS);
   splits = (chunks + each * S::GROUPS - 1) / (each * S::GROUPS);
 
-  const ConvParameters parameters{Source<__half>(s),
-                                  Addends<__half>(a),
-                                  static_cast<const __half*>(a.weight),
-                                  static_cast<__half*>(a.out),
-                                  Divider(s.taps),
-                                  Divider(s.targets),
-                                  s.batch,
-                                  s.batch * s.targets,
-                                  a.outputs,
-                                  static_cast<int32_t>(tap_chunks),
-                                  static_cast<int32_t>(chunks),
-                                  a.activation,
-                                  a.gate,
-                                  a.alpha,
-                                  a.norm_epsilon,
-                                  transforms(s),
-                                  a.gated != 0};
+  const ConvParameters parameters = parameters_of(a, tap_chunks, chunks, transforms(s));
   const Launch launch(static_cast<unsigned>(tiles_n), static_cast<unsigned>(tiles_m), static_cast<unsigned>(splits),
                       S::THREADS, shared, stream);
   return cudaLaunchKernelEx(&launch.config, conv_mma_kernel<S>, parameters) == cudaSuccess ? SIGE_OK : failed();

@@ -16,7 +16,6 @@ namespace sige::cuda {
 namespace {
 
 constexpr int BOX_BYTES = DEPTH * BOX * 2;
-constexpr int64_t PROCESSORS = 132;  // of the device that the times below are of
 
 // ROWS x COLUMNS outputs, STAGES pairs of tiles in flight.
 template <int ROWS_, int COLUMNS_, int STAGES_, bool NORMS_>
@@ -59,7 +58,7 @@ __global__ void __launch_bounds__(S::THREADS)
       barrier_init(full + i * 8, 1);
       barrier_init(empty + i * 8, S::READERS * WARPGROUP_WARPS);
     }
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    barriers_publish();
     if (gridDim.z > 1) inbox.expect(finish.expected());
   }
   __syncthreads();
@@ -216,23 +215,7 @@ sige_status launch(const sige_conv_args& a, const void* left, int64_t splits, cu
     return SIGE_ENGINE_FAILURE;
   if (!two) second_map = left_map;
 
-  ConvParameters parameters{Source<__half>(s),
-                            Addends<__half>(a),
-                            static_cast<const __half*>(a.weight),
-                            static_cast<__half*>(a.out),
-                            Divider(s.taps),
-                            Divider(s.targets),
-                            s.batch,
-                            static_cast<int32_t>(rows),
-                            a.outputs,
-                            0,
-                            static_cast<int32_t>(chunks),
-                            a.activation,
-                            a.gate,
-                            a.alpha,
-                            a.norm_epsilon,
-                            false,
-                            a.gated != 0};
+  ConvParameters parameters = parameters_of(a, 0, chunks, false);
   parameters.source.split = static_cast<int32_t>(first);  // of the depth
   splits = (chunks + each - 1) / each;
   const Launch launch(static_cast<unsigned>(tiles_n), static_cast<unsigned>(tiles_m), static_cast<unsigned>(splits),

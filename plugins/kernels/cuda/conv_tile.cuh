@@ -25,6 +25,28 @@ struct ConvParameters {
   __host__ __device__ int32_t weight_columns() const { return gated ? 2 * outputs : outputs; }
 };
 
+// tap_chunks: of a tap's channels, 0 where the depth has no taps; chunks: of the whole depth.
+inline ConvParameters parameters_of(const sige_conv_args& a, int64_t tap_chunks, int64_t chunks, bool transforms) {
+  const sige_source& s = a.source;
+  return {Source<__half>(s),
+          Addends<__half>(a),
+          static_cast<const __half*>(a.weight),
+          static_cast<__half*>(a.out),
+          Divider(s.taps),
+          Divider(s.targets),
+          s.batch,
+          s.batch * s.targets,
+          a.outputs,
+          static_cast<int32_t>(tap_chunks),
+          static_cast<int32_t>(chunks),
+          a.activation,
+          a.gate,
+          a.alpha,
+          a.norm_epsilon,
+          transforms,
+          a.gated != 0};
+}
+
 // ROWS x COLUMNS outputs. GROUPS groups of WM x WN warps share the depth, each with STAGES tiles of its own in flight;
 // VECTOR channels per copy of the left tile.
 template <int ROWS_, int COLUMNS_, int WM_, int WN_, int GROUPS_, int STAGES_, int VECTOR_>

@@ -4,11 +4,13 @@
 #include <cuda_runtime.h>
 
 #include <atomic>
+#include <cstdint>
 
 namespace sige::cuda {
 
 constexpr int MAX_DEVICES = 64;
 constexpr int MAX_SPLITS = 8;  // blocks of a portable cluster
+constexpr int64_t PROCESSORS = 132;  // of an H200: estimates of time are fitted to it
 
 // The attributes are part of it.
 struct Launch {

@@ -172,6 +172,12 @@ __device__ inline void barrier_init(uint32_t barrier, uint32_t count) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
 #endif
 }
+// The barriers that this thread made are there for the whole cluster and for asynchronous copies.
+__device__ inline void barriers_publish() {
+#ifdef SIGE_SM90A
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+#endif
+}
 __device__ inline void barrier_arrive(uint32_t barrier) {
 #ifdef SIGE_SM90A
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
