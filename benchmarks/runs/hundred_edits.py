@@ -9,7 +9,6 @@ of edits everything is recorded anew from its inputs, and compared with the stat
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import ctypes
 import gc
@@ -22,6 +21,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from scenes_run import decibels, parser_of
 
 from sige_deploy.bench import machine, versions
 from sige_deploy.errors import RuntimeFailure
@@ -72,26 +72,17 @@ def at(turn: int, recording: Recording) -> dict[str, Any]:
         "edits": turn,
         "resident_bytes": memory,
         "drift_db": {
-            name: {"outputs": _number(one.outputs), "states": _number(one.caches)}
+            name: {"outputs": decibels(one.outputs), "states": decibels(one.caches)}
             for name, one in found.items()
         },
     }
 
 
-def _number(db: float) -> float | str:
-    return round(db, 2) if np.isfinite(db) else "infinite"
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, required=True, help="file for the results")
+    parser = parser_of(__doc__)
     parser.add_argument("--edits", type=int, default=100)
     parser.add_argument("--every", type=int, default=20, help="edits between two measurements")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     rows, edits, commits, shares = [], [], [], []

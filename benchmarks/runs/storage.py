@@ -9,7 +9,6 @@ picture is compared in the mask with that of exact states, and with the picture 
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scenes_run import decibels, parser_of
 
 from sige_deploy.bench import machine, versions
 from sige_deploy.pipelines.edit import Draft
@@ -70,7 +70,7 @@ def of_calls(pipeline: DiffusionPipeline) -> list[dict[str, Any]]:
             {
                 "call": name,
                 "share": float(latents.mean()),
-                **{s: {"db": _number(c.psnr), "bytes": c.nbytes} for s, c in costs.items()},
+                **{s: {"db": decibels(c.psnr), "bytes": c.nbytes} for s, c in costs.items()},
             }
         )
     return rows
@@ -90,8 +90,8 @@ def of_edits(pipeline: DiffusionPipeline) -> list[dict[str, Any]]:
             rows.append(
                 {
                     "storage": storage,
-                    "to_exact_db": _number(psnr(edit.picture, pictures["exact"], edit.mask)),
-                    "to_dense_db": _number(psnr(edit.picture, dense, edit.mask)),
+                    "to_exact_db": decibels(psnr(edit.picture, pictures["exact"], edit.mask)),
+                    "to_dense_db": decibels(psnr(edit.picture, dense, edit.mask)),
                     "run_bytes": sum(track.slot(s).nbytes for track in tracks for s in range(len(track))),
                     "share": float(edit.mask.mean()),
                 }
@@ -99,17 +99,8 @@ def of_edits(pipeline: DiffusionPipeline) -> list[dict[str, Any]]:
     return rows
 
 
-def _number(db: float) -> float | str:
-    return round(db, 2) if np.isfinite(db) else "infinite"
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, required=True, help="file for the results")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
+    parser = parser_of(__doc__)
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as folder,
