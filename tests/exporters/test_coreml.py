@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from attention_unet import INPUTS, attention_unet
 from coreml_edits import Edit, error
 from plugins.metal.kernels import MetalKernels
 from plugins.metal.layers import metal_layers
@@ -27,7 +28,7 @@ from sige_deploy.demo import load_street
 from sige_deploy.exporters import coreml, coreml_buckets
 from sige_deploy.exporters.coreml import Built, build
 from sige_deploy.exporters.coreml_edit import edit_model
-from sige_deploy.models.ddpm import Denoiser, church256
+from sige_deploy.models.ddpm import church256
 
 pytest.importorskip("coremltools", reason="coremltools is not installed")
 pytestmark = pytest.mark.xdist_group("coreml")
@@ -58,19 +59,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def unet(scratch: Path) -> Built:
-    from diffusers import UNet2DModel
-
-    torch.manual_seed(0)
-    network = UNet2DModel(
-        sample_size=32,
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        norm_num_groups=8,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-    )
-    inputs = {"sample": np.zeros((1, 3, 32, 32), np.float32), "timestep": np.array([500])}
-    export(Denoiser(network), inputs, "sample", scratch / "unet.sige")
+    export(attention_unet(), INPUTS, "sample", scratch / "unet.sige")
     return build(scratch / "unet.sige")
 
 

@@ -14,6 +14,7 @@ import onnx_ir as ir
 import pytest
 import tiny
 import torch
+from attention_unet import INPUTS, attention_unet
 from plugins.tensorrt.packages import prepare_builds
 
 import sige_deploy as sige
@@ -23,7 +24,7 @@ from sige_deploy.exporters import tensorrt, tensorrt_targets
 from sige_deploy.exporters.tensorrt import Built, build
 from sige_deploy.exporters.tensorrt_graph import for_tensorrt
 from sige_deploy.indices import bucket
-from sige_deploy.models.ddpm import Denoiser, church256
+from sige_deploy.models.ddpm import church256
 
 pytestmark = pytest.mark.xdist_group("tensorrt-build")
 TARGETS = ["sm86", "sm89", "sm120"]
@@ -88,19 +89,7 @@ def check_built(bundle: sige.Bundle, built: Built, ops: set[str]) -> None:
 
 
 def test_a_small_attention_unet_builds(scratch: Path) -> None:
-    from diffusers import UNet2DModel
-
-    torch.manual_seed(0)
-    network = UNet2DModel(
-        sample_size=32,
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        norm_num_groups=8,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-    )
-    inputs = {"sample": np.zeros((1, 3, 32, 32), np.float32), "timestep": np.array([500])}
-    bundle = export(Denoiser(network).eval(), inputs, "sample", scratch / "unet.sige")
+    bundle = export(attention_unet().eval(), INPUTS, "sample", scratch / "unet.sige")
     built = build(bundle, "tensorrt-rtx", TARGETS, cache=scratch / "cache")
     check_built(bundle, built, {"Conv", "Attention"})
 
