@@ -4,7 +4,8 @@
 // A block owns a tile of rows x outputs and a part of the depth; the blocks of a cluster share a tile and add up their
 // parts through distributed shared memory. One thread has tiles of both matrices brought by the tensor memory
 // accelerator, several stages ahead; a warpgroup multiplies them, and another one, where rows are normalised, sums up
-// their moments. Launched with programmatic stream serialisation: the weight is read while the kernel before still runs.
+// their moments. Launched with programmatic stream serialisation: while the kernel before still runs, the first tiles of
+// the weight are read into shared memory and the next ones into the L2 cache.
 #include "conv_product.h"
 
 #include "conv_finish.cuh"
@@ -16,6 +17,7 @@ namespace sige::cuda {
 namespace {
 
 constexpr int BOX_BYTES = DEPTH * BOX * 2;
+constexpr unsigned PREFETCH_BYTES = 24 << 20;  // of a weight, that a launch brings into the L2 cache: half of an H200's
 
 // ROWS x COLUMNS outputs, STAGES pairs of tiles in flight.
 template <int ROWS_, int COLUMNS_, int STAGES_, bool NORMS_>
@@ -65,19 +67,21 @@ __global__ void __launch_bounds__(S::THREADS)
   if (gridDim.z > 1) cluster_arrive();
   release_successor();
   const int first = int64_t{p.chunks} * blockIdx.z / gridDim.z, last = int64_t{p.chunks} * (blockIdx.z + 1) / gridDim.z;
+  const int soon = last - first < S::STAGES ? last : first + S::STAGES;  // where the first round of the stages ends
+  const int32_t column = blockIdx.x * (p.gated ? S::COLUMNS / 2 : S::COLUMNS);
+  const auto column_of = [&](int box) {
+    const bool gates = p.gated && box >= S::BOXES / 2;  // their columns lie behind those that they gate
+    return column + (gates ? p.outputs + (box - S::BOXES / 2) * BOX : box * BOX);
+  };
   Turn turn;
 
   if (warp == S::READERS * WARPGROUP_WARPS) {
     if (lane == 0) {
-      const int32_t column = blockIdx.x * (p.gated ? S::COLUMNS / 2 : S::COLUMNS);
       const auto load_right = [&](int chunk, int stage) {
         barrier_expect(full + stage * 8, S::RIGHT_BYTES + S::LEFT_BYTES);
 #pragma unroll
-        for (int i = 0; i < S::BOXES; ++i) {
-          const bool gates = p.gated && i >= S::BOXES / 2;  // their columns lie behind those that they gate
-          load_box(weight, column + (gates ? p.outputs + (i - S::BOXES / 2) * BOX : i * BOX), chunk * DEPTH,
-                   right + stage * S::RIGHT_BYTES + i * BOX_BYTES, full + stage * 8);
-        }
+        for (int i = 0; i < S::BOXES; ++i)
+          load_box(weight, column_of(i), chunk * DEPTH, right + stage * S::RIGHT_BYTES + i * BOX_BYTES, full + stage * 8);
       };
       const auto load_left = [&](int chunk, int stage) {
         const bool second = chunk * DEPTH >= p.source.split;
@@ -86,7 +90,6 @@ __global__ void __launch_bounds__(S::THREADS)
       };
       prefetch_map(rows);
       prefetch_map(rows_2);
-      const int soon = last - first < S::STAGES ? last : first + S::STAGES;
       for (int i = first; i < soon; ++i) load_right(i, i - first);
       wait_for_predecessor();
       for (int i = first; i < soon; ++i) load_left(i, i - first);
@@ -102,6 +105,14 @@ __global__ void __launch_bounds__(S::THREADS)
     finish.prepare();
     __syncthreads();
   } else if (warp < WARPGROUP_WARPS) {
+    if (warp == 1 && lane == 0 && blockIdx.y == 0) {  // blocks of other rows have the same part of the weight
+      const int most = PREFETCH_BYTES / S::RIGHT_BYTES / (gridDim.x * gridDim.z);
+#pragma unroll 1
+      for (int i = soon; i < last && i < soon + most; ++i)
+#pragma unroll
+        for (int box = 0; box < S::BOXES; ++box) prefetch_box(weight, column_of(box), i * DEPTH);
+    }
+    __syncwarp();
     wait_for_predecessor();
     finish.prepare();
     float products[S::BOXES][S::ROWS / 2] = {};
