@@ -73,14 +73,25 @@ __device__ inline void add8(const float* from, float (&x)[8]) {
   x[4] += high.x, x[5] += high.y, x[6] += high.z, x[7] += high.w;
 }
 
-__device__ inline void add8(const Pack<__half, 8>& from, float (&x)[8]) {
+__device__ inline void unpack8(const uint4& from, float (&x)[8]) {
+  const uint32_t pairs[] = {from.x, from.y, from.z, from.w};
 #pragma unroll
-  for (int i = 0; i < 8; ++i) x[i] += __half2float(from.at[i]);
+  for (int i = 0; i < 4; ++i) {
+    const float2 pair = __half22float2(reinterpret_cast<const __half2&>(pairs[i]));
+    x[2 * i] = pair.x, x[2 * i + 1] = pair.y;
+  }
+}
+
+__device__ inline void add8(const uint4& from, float (&x)[8]) {
+  float each[8];
+  unpack8(from, each);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) x[i] += each[i];
 }
 
 // Eight outputs of one row: what is done to their sum, loaded ahead of it.
 class Epilogue {
-  using Vector = Pack<__half, 8>;
+  using Vector = uint4;  // of halves, which the compiler would take apart, and so wait for, where they are loaded
 
  public:
   // Vector `index` of the block's tile, of `columns` outputs a row.
@@ -125,15 +136,15 @@ class Epilogue {
       add8(gate_bias_, x);
     }
     if (a.multiplier) {
+      float factors[8];
+      unpack8(multiplier_, factors);
 #pragma unroll
-      for (int i = 0; i < 8; ++i) x[i] *= __half2float(multiplier_.at[i]);
+      for (int i = 0; i < 8; ++i) x[i] *= factors[i];
     }
     if (a.residual) add8(residual_, x);
     activate<8>(p.activation, p.alpha, x);
-    Vector result;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) result.at[i] = __float2half_rn(x[i]);
-    *reinterpret_cast<Vector*>(p.out + at_) = result;
+    *reinterpret_cast<Vector*>(p.out + at_) =
+        make_uint4(to_halves(x[0], x[1]), to_halves(x[2], x[3]), to_halves(x[4], x[5]), to_halves(x[6], x[7]));
   }
 
  private:
