@@ -88,6 +88,10 @@ int32_t splits_of(const sige_attention_args& a, const Choice& choice, const Mach
   return best;
 }
 
+bool overlays(const sige_attention_args& a) {
+  return a.dtype == SIGE_FLOAT16 && a.dk <= MAX_HOPPER_HEAD && pays_to_overlay(a);
+}
+
 // Where partial sums and their states lie: room for any kernel and machine, since neither is known here.
 struct Workspace {
   size_t sums, states;
@@ -106,7 +110,8 @@ struct Workspace {
 
 size_t attention_workspace(const sige_attention_args& a) {
   const Workspace workspace(a);
-  return workspace.sums + workspace.states;
+  const size_t partial = workspace.sums + workspace.states, overlay = overlays(a) ? overlay_bytes(a) : 0;
+  return partial > overlay ? partial : overlay;
 }
 
 sige_status attention(const sige_attention_args& a, const sige_execution& execution) {
@@ -150,7 +155,11 @@ sige_status attention(const sige_attention_args& a, const sige_execution& execut
       LOG2E * (a.scale != 0 ? a.scale : 1.0f / sqrtf(static_cast<float>(a.dk)))};
 
   const cudaStream_t stream = stream_of(execution);
-  if (a.dtype == SIGE_FLOAT16 && machine.clusters && runs_on_hopper(p, machine)) return launch_attention_hopper(p, stream);
+  if (a.dtype == SIGE_FLOAT16 && machine.clusters && runs_on_hopper(p, machine)) {
+    if (overlays(a))
+      if (const sige_status status = launch_attention_overlay(p, execution.workspace, stream)) return status;
+    return launch_attention_hopper(p, stream);
+  }
 
   Choice choice;
   if (!choose(a, machine, choice)) return SIGE_UNSUPPORTED;

@@ -109,9 +109,14 @@ struct Machine {
 };
 
 // attention_hopper.cu: float16, heads of up to MAX_HOPPER_HEAD channels. A warpgroup has 64 queries. It chooses the splits.
-constexpr int MAX_HOPPER_HEAD = 128;
+constexpr int MAX_HOPPER_HEAD = 160;
 bool runs_on_hopper(const AttentionParameters& p, const Machine& machine);
 sige_status launch_attention_hopper(const AttentionParameters& p, cudaStream_t stream);
+
+// attention_overlay.cu: base keys and values with the fresh ones in their places, for attention_hopper.cu. p then reads these.
+bool pays_to_overlay(const sige_attention_args& a);
+size_t overlay_bytes(const sige_attention_args& a);  // of its workspace
+sige_status launch_attention_overlay(AttentionParameters& p, void* workspace, cudaStream_t stream);
 
 // attention_mma.cu: float16, heads of up to MAX_MMA_HEAD channels. A warp has 16 queries.
 constexpr int MAX_MMA_HEAD = 160;

@@ -15,9 +15,10 @@ namespace sige::cuda {
 namespace {
 
 constexpr int KEYS = 64;         // of a tile
+constexpr int WORDS = KEYS / 32; // of its mask
 constexpr int MAX_TILES = 512;   // of a block
-constexpr int MAX_ROWS = 65535;  // of fresh rows and the base together; MAX_TILES hold a part in two of them
 constexpr int BOX_BYTES = 64 * BOX * 2;
+constexpr int MAX_ROWS = 65535;  // of fresh rows and the base together; MAX_TILES hold a part in two of them
 
 // Heads padded to D_ channels; GROUPS_ warpgroups of 64 queries.
 template <int D_, int GROUPS_>
@@ -25,13 +26,13 @@ struct HopperShape {
   static constexpr int D = D_, GROUPS = GROUPS_, ROWS = GROUPS * 64;
   static constexpr int BOXES = (D + BOX - 1) / BOX, LAST = D - (BOXES - 1) * BOX;  // LAST: columns of the last box
   static constexpr int SUMS = ((BOXES - 1) * BOX + LAST) / 2;  // of a thread
-  static constexpr int STAGES = BOXES == 1 ? 5 : 4;
-  static constexpr int LEADING = D % 32 == 8 ? D : D + PAD;  // of the sums, which end in the tiles
   static constexpr int TILE_BYTES = BOXES * BOX_BYTES, STAGE_BYTES = 2 * TILE_BYTES;  // keys, then values
+  static constexpr int STAGES = BOXES == 1 ? 5 : 4;  // two are in use at once
+  static constexpr int LEADING = D % 32 == 8 ? D : D + PAD;  // of the sums, which end in the tiles
   static constexpr int QUERIES = STAGES * STAGE_BYTES, STATES = QUERIES + GROUPS * TILE_BYTES;  // where they begin
   static constexpr int BARRIERS = STATES + ROWS * 8, MASK = BARRIERS + (2 * STAGES + 1) * 8;
   static constexpr int READERS = GROUPS * WARPGROUP, THREADS = READERS + 32;
-  static constexpr size_t SHARED = MASK + MAX_TILES * KEYS / 8;
+  static constexpr size_t SHARED = MASK + MAX_TILES * WORDS * 4;
   static_assert(ROWS * LEADING * 4 <= QUERIES && LEADING % 4 == 0 && D % 8 == 0 && BARRIERS % 8 == 0);
 };
 
@@ -59,16 +60,16 @@ __device__ void readers_sync() {
 // the base that have fresh rows, and fresh rows that repeat the one before. By all readers, in step afterwards.
 template <typename S>
 __device__ void fill_mask(const AttentionParameters& p, const Tiles& tiles, uint32_t* mask) {
-  const int32_t words = tiles.count * (KEYS / 32);
+  const int32_t words = tiles.count * WORDS;
 #pragma unroll 1
   for (int32_t i = threadIdx.x; i < words; i += S::READERS) {
-    const int32_t tile = tiles.first + i / 2;
-    const int32_t left = (tile < tiles.base ? p.pixels - tile * KEYS : p.fresh - (tile - tiles.base) * KEYS) - i % 2 * 32;
+    const int32_t tile = tiles.first + i / WORDS, rows = tile < tiles.base ? p.pixels : p.fresh;
+    const int32_t left = rows - (tile < tiles.base ? tile : tile - tiles.base) * KEYS - i % WORDS * 32;
     mask[i] = left >= 32 ? 0 : left <= 0 ? ~0u : ~0u << left;
   }
   readers_sync<S>();
   if (!p.active) return;
-#pragma unroll 1
+#pragma unroll 4
   for (int32_t i = threadIdx.x; i < p.fresh; i += S::READERS) {
     const int32_t pixel = __ldg(p.active + i), before = i > 0 ? __ldg(p.active + i - 1) : -1;
     const int32_t key = pixel == before ? tiles.base * KEYS + i : pixel;
@@ -83,6 +84,11 @@ template <int N>
 __device__ void hold(float (&x)[N]) {
 #pragma unroll
   for (int i = 0; i < N; ++i) asm volatile("" : "+f"(x[i])::"memory");
+}
+template <int N>
+__device__ void hold(uint32_t (&x)[N][4]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) asm volatile("" : "+r"(x[i][0]), "+r"(x[i][1]), "+r"(x[i][2]), "+r"(x[i][3])::"memory");
 }
 
 template <typename S>
@@ -136,7 +142,7 @@ __global__ void __launch_bounds__(S::THREADS)
         for (; early < soon && tiles.first + early < tiles.base; ++early) load(tiles.first + early, early);
         prefetch_map(maps.k);
         prefetch_map(maps.v);
-      } else {  // keys of a text: the kernel before may write them
+      } else {  // keys of a text or an overlay: the kernel before may write them
 #pragma unroll 1
         for (int i = 0; i < soon; ++i) {
 #pragma unroll
@@ -147,7 +153,7 @@ __global__ void __launch_bounds__(S::THREADS)
         }
       }
       wait_for_predecessor();
-      barrier_expect(query_full, S::GROUPS * S::TILE_BYTES);
+      barrier_expect(query_full, S::GROUPS * S::BOXES * BOX_BYTES);
 #pragma unroll 1
       for (int i = 0; i < S::GROUPS * S::BOXES; ++i)
         load_box(maps.q, i % S::BOXES * BOX, head, first_query + i / S::BOXES * 64, image, queries + i * BOX_BYTES,
@@ -173,6 +179,7 @@ __global__ void __launch_bounds__(S::THREADS)
 
     float scores[KEYS / 2], sums[S::SUMS];  // [8 columns][2 rows][2 columns]
     float maximum[2] = {-INFINITY, -INFINITY}, total[2] = {};
+    uint32_t weights[KEYS / 16][4] = {};
 #pragma unroll
     for (int i = 0; i < S::SUMS; ++i) sums[i] = 0;
 #pragma unroll
@@ -185,32 +192,48 @@ __global__ void __launch_bounds__(S::THREADS)
                    tile_descriptor(ring + stage * S::STAGE_BYTES + at), j);
       }
     };
+    const auto weigh = [&](int stage) {
+#pragma unroll
+      for (int j = 0; j < KEYS / 16; ++j) {
+        const uint32_t values = ring + stage * S::STAGE_BYTES + S::TILE_BYTES + j * 16 * 128;
+#pragma unroll
+        for (int box = 0; box < S::BOXES - 1; ++box)
+          add_weighted<BOX>(sums + box * (BOX / 2), weights[j], tile_descriptor(values + box * BOX_BYTES));
+        add_weighted<S::LAST>(sums + (S::BOXES - 1) * (BOX / 2), weights[j],
+                              tile_descriptor(values + (S::BOXES - 1) * BOX_BYTES));
+      }
+    };
     barrier_wait(query_full, 0);
-    barrier_wait(full, 0);
-    products_begin();
-    multiply(0);
-    products_commit();
 
-    int before = 0;  // stage of the tile before
+    int before = 0;  // stage of the tile before; at first it is weighed with zeros
 #pragma unroll 1
-    for (int i = 0;; ++i) {
-      products_wait<0>();
+    for (int i = 0; i < tiles.count; ++i) {
+      barrier_wait(full + turn.stage * 8, turn.parity);
       hold(scores);
       hold(sums);
-      if (lane == 0 && i > 0) barrier_arrive(empty + before * 8);
-
-      uint32_t weights[KEYS / 16][4] = {};
-      const uint2 masked = *reinterpret_cast<const uint2*>(mask + i * 2);
-      if (busy && (masked.x & masked.y) != ~0u) {
+      hold(weights);
+      products_begin();
+      multiply(turn.stage);
+      products_commit();
+      weigh(before);
+      products_commit();
+      products_wait<1>();  // the scores are there; while they become weights, the values of the tile before are weighed
+      hold(scores);
+      uint32_t next_weights[KEYS / 16][4] = {}, masked[WORDS], any = 0, all = ~0u;
+#pragma unroll
+      for (int w = 0; w < WORDS; ++w) masked[w] = mask[i * WORDS + w], any |= masked[w], all &= masked[w];
+      float shrink[2] = {1, 1};
+      if (busy && all != ~0u) {
         if (p.scale < 0) {
 #pragma unroll
           for (int n = 0; n < KEYS / 2; ++n) scores[n] = -scores[n];
         }
-        if (masked.x | masked.y) {
-          const uint32_t mine[2] = {masked.x >> lane_column, masked.y >> lane_column};
+        if (any) {
+#pragma unroll
+          for (int w = 0; w < WORDS; ++w) masked[w] >>= lane_column;
 #pragma unroll
           for (int n = 0; n < KEYS / 2; ++n)
-            if (mine[n / 16] >> (n / 4 % 4 * 8 + n % 2) & 1) scores[n] = -INFINITY;
+            if (masked[n / 16] >> (n / 4 % 4 * 8 + n % 2) & 1) scores[n] = -INFINITY;
         }
         float top[2] = {maximum[0], maximum[1]}, shift[2];
 #pragma unroll
@@ -220,14 +243,9 @@ __global__ void __launch_bounds__(S::THREADS)
           top[r] = fmaxf(top[r], __shfl_xor_sync(0xffffffff, top[r], 1));
           top[r] = fmaxf(top[r], __shfl_xor_sync(0xffffffff, top[r], 2));
           shift[r] = top[r] * scale;
-          const float shrink = power2(maximum[r] * scale - shift[r]);
+          shrink[r] = power2(maximum[r] * scale - shift[r]);
           maximum[r] = top[r];
-          total[r] *= shrink;
-#pragma unroll
-          for (int n = 0; n < S::SUMS / 4; ++n) {
-            sums[n * 4 + r * 2] *= shrink;
-            sums[n * 4 + r * 2 + 1] *= shrink;
-          }
+          total[r] *= shrink[r];
         }
 #pragma unroll
         for (int n = 0; n < KEYS / 2; ++n) {
@@ -237,31 +255,28 @@ __global__ void __launch_bounds__(S::THREADS)
 #pragma unroll
         for (int j = 0; j < KEYS / 16; ++j)
 #pragma unroll
-          for (int n = 0; n < 4; ++n) weights[j][n] = to_halves(scores[j * 8 + n * 2], scores[j * 8 + n * 2 + 1]);
+          for (int n = 0; n < 4; ++n) next_weights[j][n] = to_halves(scores[j * 8 + n * 2], scores[j * 8 + n * 2 + 1]);
       }
-
+      products_wait<0>();
+      hold(weights);
+      hold(sums);
+      if (lane == 0 && i > 0) barrier_arrive(empty + before * 8);
+#pragma unroll
+      for (int n = 0; n < S::SUMS; ++n) sums[n] *= shrink[n / 2 % 2];
+#pragma unroll
+      for (int j = 0; j < KEYS / 16; ++j)
+#pragma unroll
+        for (int n = 0; n < 4; ++n) weights[j][n] = next_weights[j][n];
       before = turn.stage;
       turn.next(S::STAGES);
-      const bool more = i + 1 < tiles.count;
-      if (more) barrier_wait(full + turn.stage * 8, turn.parity);
-      hold(scores);
-      hold(sums);
-      products_begin();
-#pragma unroll
-      for (int j = 0; j < KEYS / 16; ++j) {
-        const uint32_t values = ring + before * S::STAGE_BYTES + S::TILE_BYTES + j * 16 * 128;
-#pragma unroll
-        for (int box = 0; box < S::BOXES - 1; ++box)
-          add_weighted<BOX>(sums + box * (BOX / 2), weights[j], tile_descriptor(values + box * BOX_BYTES));
-        add_weighted<S::LAST>(sums + (S::BOXES - 1) * (BOX / 2), weights[j],
-                              tile_descriptor(values + (S::BOXES - 1) * BOX_BYTES));
-      }
-      products_commit();
-      if (!more) break;
-      multiply(turn.stage);
-      products_commit();
     }
+    hold(sums);
+    hold(weights);
+    products_begin();
+    weigh(before);
+    products_commit();
     products_wait<0>();
+    hold(weights);
     hold(sums);
     __syncthreads();  // the memory of the tiles takes the sums
 #pragma unroll
@@ -288,10 +303,10 @@ struct Plan {
 };
 
 // The splits of least time, in nanoseconds: tiles one after the other, waves of clusters, exchange. Blocks that share a
-// processor slow each other down.
+// processor slow each other down, by their arithmetic or, with few queries each, by their loads. Read off an H200.
 template <typename S>
 Plan plan(const AttentionParameters& p) {
-  constexpr int64_t LATENCY = 300, GROUP = 130, LOADS = 40, EXCHANGE = 700, EXCHANGE_SPLIT = 40;
+  constexpr int64_t LATENCY = 250, GROUP = 5 * S::D, LOADS = 12 * S::D, EXCHANGE = 200, EXCHANGE_SPLIT = 50;
   const int32_t columns = (p.fresh + S::ROWS - 1) / S::ROWS;
   const int64_t clusters = int64_t{columns} * p.batch * p.heads;
   const int32_t tiles = (p.pixels + KEYS - 1) / KEYS + (p.active ? (p.fresh + KEYS - 1) / KEYS : 0);
@@ -303,25 +318,40 @@ Plan plan(const AttentionParameters& p) {
     if (!at_once || each > MAX_TILES) continue;
     const int64_t waves = (clusters + at_once - 1) / at_once, together = clusters < at_once ? clusters : at_once;
     const int64_t shared = (together * splits + PROCESSORS - 1) / PROCESSORS;  // blocks of a processor
-    const int64_t time = waves * each * (LATENCY + shared * (GROUP * S::GROUPS + LOADS)) +
+    const int64_t busy = LATENCY + shared * GROUP * S::GROUPS, step = busy > shared * LOADS ? busy : shared * LOADS;
+    const int64_t time = waves * each * step +
                          (splits > 1 ? EXCHANGE + EXCHANGE_SPLIT * splits : 0);
     if (time < best.time) best.splits = splits, best.time = time;
   }
   return best;
 }
 
+// Boxes of 64 channels of some rows of one head.
+bool map_rows(const void* data, const AttentionParameters& p, int32_t rows, int32_t stride, int box_rows, CUtensorMap& map) {
+  return map_array<4>(data, {p.dk, p.heads, rows, p.batch}, {p.dk, stride, int64_t{rows} * stride}, {BOX, 1, box_rows, 1}, map);
+}
+
 template <typename S>
-sige_status launch(AttentionParameters p, const Plan& plan, const Maps& maps, cudaStream_t stream) {
+sige_status launch(AttentionParameters p, const Plan& plan, cudaStream_t stream) {
+  Maps maps;
+  if (!map_rows(p.q, p, p.fresh, p.q_stride, 64, maps.q) ||
+      !map_rows(p.k_base, p, p.pixels, p.k_base_stride, KEYS, maps.k_base) ||
+      !map_rows(p.v_base, p, p.pixels, p.v_base_stride, KEYS, maps.v_base))
+    return SIGE_ENGINE_FAILURE;
+  maps.k = maps.k_base, maps.v = maps.v_base;
+  if (p.active && (!map_rows(p.k, p, p.fresh, p.k_stride, KEYS, maps.k) ||
+                   !map_rows(p.v, p, p.fresh, p.v_stride, KEYS, maps.v)))
+    return SIGE_ENGINE_FAILURE;
   p.splits = plan.splits;
   const Launch launch(static_cast<unsigned>(plan.columns), static_cast<unsigned>(p.batch * p.heads),
                       static_cast<unsigned>(plan.splits), S::THREADS, S::SHARED, stream);
   return cudaLaunchKernelEx(&launch.config, attention_hopper_kernel<S>, p, maps) == cudaSuccess ? SIGE_OK : failed();
 }
 
-template <int D>
-sige_status launch_best(const AttentionParameters& p, const Maps& maps, cudaStream_t stream) {
+template <typename... Shapes>
+sige_status launch_best(const AttentionParameters& p, cudaStream_t stream) {
   Plan best{0, 0, INT64_MAX};
-  sige_status (*chosen)(AttentionParameters, const Plan&, const Maps&, cudaStream_t) = nullptr;
+  sige_status (*chosen)(AttentionParameters, const Plan&, cudaStream_t) = nullptr;
   const auto consider = [&](auto shape) {
     using S = decltype(shape);
     if (cudaFuncSetAttribute(attention_hopper_kernel<S>, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -331,16 +361,8 @@ sige_status launch_best(const AttentionParameters& p, const Maps& maps, cudaStre
     if (found.time < best.time) best = found, chosen = launch<S>;
     return true;
   };
-  if (!consider(HopperShape<D, 1>{}) || !consider(HopperShape<D, 2>{})) return failed();
-  if constexpr (D <= 80) {  // beyond, there are too few registers
-    if (!consider(HopperShape<D, 3>{})) return failed();
-  }
-  return chosen ? chosen(p, best, maps, stream) : SIGE_ENGINE_FAILURE;
-}
-
-// Boxes of 64 channels of 64 rows of one head.
-bool map_rows(const void* data, const AttentionParameters& p, int32_t rows, int32_t stride, CUtensorMap& map) {
-  return map_array<4>(data, {p.dk, p.heads, rows, p.batch}, {p.dk, stride, int64_t{rows} * stride}, {BOX, 1, 64, 1}, map);
+  if (!(consider(Shapes{}) && ...)) return failed();
+  return chosen ? chosen(p, best, stream) : SIGE_ENGINE_FAILURE;
 }
 
 }  // namespace
@@ -357,16 +379,14 @@ bool runs_on_hopper(const AttentionParameters& p, const Machine& machine) {
 }
 
 sige_status launch_attention_hopper(const AttentionParameters& p, cudaStream_t stream) {
-  Maps maps;
-  if (!map_rows(p.q, p, p.fresh, p.q_stride, maps.q) || !map_rows(p.k_base, p, p.pixels, p.k_base_stride, maps.k_base) ||
-      !map_rows(p.v_base, p, p.pixels, p.v_base_stride, maps.v_base))
-    return SIGE_ENGINE_FAILURE;
-  maps.k = maps.k_base, maps.v = maps.v_base;
-  if (p.active && (!map_rows(p.k, p, p.fresh, p.k_stride, maps.k) || !map_rows(p.v, p, p.fresh, p.v_stride, maps.v)))
-    return SIGE_ENGINE_FAILURE;
-  if (p.dk <= 40) return launch_best<40>(p, maps, stream);
-  if (p.dk <= 64) return launch_best<64>(p, maps, stream);
-  return p.dk <= 80 ? launch_best<80>(p, maps, stream) : launch_best<MAX_HOPPER_HEAD>(p, maps, stream);
+  // More groups than these have too few registers or too little shared memory.
+  if (p.dk <= 40)
+    return launch_best<HopperShape<40, 1>, HopperShape<40, 2>, HopperShape<40, 3>>(p, stream);
+  if (p.dk <= 64)
+    return launch_best<HopperShape<64, 1>, HopperShape<64, 2>, HopperShape<64, 3>>(p, stream);
+  if (p.dk <= 80) return launch_best<HopperShape<80, 1>, HopperShape<80, 2>, HopperShape<80, 3>>(p, stream);
+  if (p.dk <= 128) return launch_best<HopperShape<128, 1>, HopperShape<128, 2>>(p, stream);
+  return launch_best<HopperShape<MAX_HOPPER_HEAD, 1>>(p, stream);
 }
 
 }  // namespace sige::cuda
