@@ -124,6 +124,17 @@ __device__ inline void add_weighted<16>(float* d, const uint32_t (&left)[4], uin
 }
 
 template <>
+__device__ inline void add_weighted<32>(float* d, const uint32_t (&left)[4], uint64_t right) {
+#ifdef SIGE_SM90A
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.eq.b32 add, 0, 0;\nwgmma.mma_async.sync.aligned.m64n32k16.f32.f16.f16 "
+      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15}, {%16,%17,%18,%19}, %20, add, 1, 1, 1;\n}"
+      : SIGE_SUMS_8(d, 0), SIGE_SUMS_8(d, 8)
+      : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "l"(right));
+#endif
+}
+
+template <>
 __device__ inline void add_weighted<40>(float* d, const uint32_t (&left)[4], uint64_t right) {
 #ifdef SIGE_SM90A
   asm volatile(
@@ -243,6 +254,13 @@ __device__ inline void prefetch_box(const CUtensorMap& map, int32_t column, int3
   asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%0, {%1, %2}];" ::"l"(reinterpret_cast<uint64_t>(&map)),
                "r"(column), "r"(row)
                : "memory");
+#endif
+}
+
+// What this thread wrote to shared memory is there for asynchronous instructions, once others know of it.
+__device__ inline void shared_publish() {
+#ifdef SIGE_SM90A
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 #endif
 }
 
