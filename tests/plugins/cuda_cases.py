@@ -141,21 +141,38 @@ class Draw:
         if kind == "neighbours":
             outputs = 2 * self.pick(3, 8, 40, 128)
             inputs, attributes = self.convolved(self.source(dtype, self.pick(3, 8, 64, 320)), 1, outputs)
-        outputs = inputs["weight"].shape[2] // 2
-        inputs.pop("embedding", None)
-        for name in ("multiplier", "residual"):
-            if name in inputs:
-                inputs[name] = inputs[name][..., :outputs].clone()
-        attributes["gate"] = self.pick(
-            "gelu", "gelu", *(name for name in ACTIVATIONS if name != "leaky_relu")
-        )
-        return self.normed((inputs, attributes)) if kind == "normed" else (inputs, attributes)
+        case = self.gated((inputs, attributes))
+        return self.normed(case) if kind == "normed" else case
+
+    def conv_affine(self, dtype: torch.dtype) -> Case:
+        """A product of few rows without a table, of one source or two, with scale, shift or an activation of
+        the input; a tile may have rows of several images."""
+        most = 40 if self.small else 300
+        batch, rows = self.pick(1, 2, 3), self.random.randint(1, self.pick(8, most // 3, most))
+        channels = self.pick(8, 40, 72, 128, 320, 640, 1280, 2560)
+        inputs = {"rows": self.values(dtype, batch, rows, channels)} | self.affine(dtype, batch, channels)
+        inputs, attributes = self.convolved(inputs, 1, self.pick(8, 40, 64, 144, 320, 640, 1280))
+        attributes["activation_in"] = self.pick("identity", "identity", "silu", "silu", *ACTIVATIONS)
+        case = self.gated((inputs, attributes)) if self.pick(False, False, True) else (inputs, attributes)
+        two = channels >= 128 and self.pick(False, False, True)
+        return self.two_sources(case, channels // 128 * 64) if two else case
 
     def linear(self, dtype: torch.dtype, channels: int, columns: int) -> Case:
         """A product of rows as they are."""
         batch, rows = self.pick(1, 2), self.pick(*(ROWS[:8] if self.small else ROWS))
         inputs, attributes = self.convolved({"rows": self.values(dtype, batch, rows, channels)}, 1, columns)
         return inputs, attributes | {"activation_in": "identity"}
+
+    def gated(self, case: Case) -> Case:
+        """The same case, where the second half of the columns gates the first."""
+        inputs, attributes = case
+        outputs = inputs["weight"].shape[2] // 2
+        inputs.pop("embedding", None)
+        for name in ("multiplier", "residual"):
+            if name in inputs:
+                inputs[name] = inputs[name][..., :outputs].clone()
+        gate = self.pick("gelu", "gelu", *(name for name in ACTIVATIONS if name != "leaky_relu"))
+        return inputs, attributes | {"gate": gate}
 
     def normed(self, case: Case) -> Case:
         """The same case with a row norm, and for it rows of mean 0 or 3 and a centred weight."""
@@ -207,7 +224,7 @@ class Draw:
         dv = self.pick(dk, dk, 1, 20, 64, 130, 320)
         pixels = self.pick(1, 31, 64, 65, self.random.randint(1, 150 if self.small else 900))
         active = self.active(pixels)
-        kind = self.pick("any", "any", "wide", "deep")
+        kind = self.pick("any", "any", "wide", "deep", "broad")
         if kind == "wide":  # few rows of one wide head
             batch, heads, pixels = 1, 1, self.pick(64, 255, 256, 257)
             dk = dv = self.pick(512, 512, 640) if dtype == torch.float16 else 512
@@ -215,6 +232,9 @@ class Draw:
         elif kind == "deep" and not self.small:  # more keys than a block looks up at once
             heads, pixels, dk = self.pick(1, 2), self.random.randint(9000, 12000), self.pick(40, 160, 256)
             dv, active = dk, self.active(pixels)[: self.random.randint(1, 150)]
+        elif kind == "broad":  # so many fresh rows that they are laid over the base's beforehand
+            heads, dk, pixels = 2, self.pick(8, 40, 64), self.random.randint(1900, 2000)
+            dv, active = dk, torch.randperm(pixels)[:1850].sort().values.int().to(self.device)
         keys = self.values(dtype, batch, pixels, heads * dk)
         values = self.values(dtype, batch, pixels, heads * dv)
         inputs = {

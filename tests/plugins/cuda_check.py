@@ -184,6 +184,7 @@ def main() -> int:
         "conv_two",
         "conv_norm",
         "conv_gated",
+        "conv_affine",
         "scatter",
         "attention",
         "attention_wide_inputs",

@@ -175,6 +175,14 @@ class Finish {
     return blocks_ * (mine * parts_ * 8 * sizeof(float) + (norms() ? S::ROWS * sizeof(float2) : 0));
   }
 
+  // Starts the way of the tile's bias into the L2 cache, where the addends that kernels before wrote already are.
+  __device__ void prefetch_bias() const {
+    if (!p_.addends.bias) return;
+    const int32_t column = blockIdx.x * columns_;
+    for (int part = 0; part < parts_; ++part)
+      prefetch(p_.addends.bias + int64_t{part} * p_.outputs + column, min(columns_, p_.outputs - column));
+  }
+
   // Loads ahead what the thread adds first. The kernel before must have finished.
   __device__ void prepare() {
     if (threadIdx.x < share_) epilogue_.template load<S>(p_, rank_ * share_ + threadIdx.x, columns_);

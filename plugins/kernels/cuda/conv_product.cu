@@ -3,12 +3,13 @@
 //
 // A block owns a tile of rows x outputs and a part of the depth; the blocks of a cluster share a tile and add up their
 // parts through distributed shared memory. One thread has tiles of both matrices brought by the tensor memory
-// accelerator, several stages ahead; a warpgroup multiplies them, and another one, where rows are normalised, sums up
-// their moments. Launched with programmatic stream serialisation: while the kernel before still runs, the first tiles of
+// accelerator, several stages ahead, and a warpgroup multiplies them. Another one sums up the moments of rows that are
+// normalised, or applies affine and activation before tiles are multiplied. Launched with programmatic stream serialisation: while the kernel before still runs, the first tiles of
 // the weight are read into shared memory and the next ones into the L2 cache.
 #include "conv_product.h"
 
 #include "conv_finish.cuh"
+#include "conv_transform.cuh"
 #include "tensor_map.h"
 #include "wgmma.cuh"
 
@@ -17,19 +18,21 @@ namespace sige::cuda {
 namespace {
 
 constexpr int BOX_BYTES = DEPTH * BOX * 2;
-constexpr unsigned PREFETCH_BYTES = 24 << 20;  // of a weight, that a launch brings into the L2 cache: half of an H200's
 
-// ROWS x COLUMNS outputs, STAGES pairs of tiles in flight.
-template <int ROWS_, int COLUMNS_, int STAGES_, bool NORMS_>
+enum class Rows { PLAIN, NORMED, TRANSFORMED };  // what is done to them
+
+// ROWS x COLUMNS outputs, STAGES pairs of tiles in flight. What rows need is done by a second warpgroup.
+template <int ROWS_, int COLUMNS_, int STAGES_, Rows KIND>
 struct ProductShape {
   static constexpr int ROWS = ROWS_, COLUMNS = COLUMNS_, STAGES = STAGES_, GROUPS = 1;
-  static constexpr bool NORMS = NORMS_;
-  static constexpr int READERS = NORMS ? 2 : 1;  // warpgroups that read the tiles
-  static constexpr int THREADS = READERS * WARPGROUP + 32;
+  static constexpr bool NORMS = KIND == Rows::NORMED, TRANSFORMS = KIND == Rows::TRANSFORMED;
+  static constexpr int WARPGROUPS = NORMS || TRANSFORMS ? 2 : 1, THREADS = WARPGROUPS * WARPGROUP + 32;
+  static constexpr int READERS = NORMS ? 2 : 1;  // warpgroups that are the last to read a tile
   static constexpr int BOXES = COLUMNS / BOX;  // of a stage of the weight
   static constexpr int RIGHT_BYTES = BOXES * BOX_BYTES, LEFT_BYTES = ROWS * DEPTH * 2;
   static constexpr int GROUP_BYTES = STAGES * (RIGHT_BYTES + LEFT_BYTES);
-  static constexpr int BARRIERS = 2 * STAGES + 2;  // of the stages, and the inbox's
+  static constexpr int STAGE_BARRIERS = (TRANSFORMS ? 3 : 2) * STAGES;
+  static constexpr int BARRIERS = STAGE_BARRIERS / 2 * 2 + 2;  // with the inbox's, whole vectors
   static constexpr int SUM_STRIDE = COLUMNS + PAD;
   static constexpr int VECTORS = ROWS * COLUMNS / 8;
   static constexpr int FIXED_BYTES = GROUP_BYTES + BARRIERS * 8;
@@ -40,6 +43,13 @@ struct ProductShape {
   static constexpr size_t shared(int64_t splits) { return FIXED_BYTES + (splits > 1 ? RECEIVED_BYTES + MOMENTS_BYTES : 0); }
 };
 
+// What a thread of the second warpgroup has of a tile of rows: COUNT vectors of one row, from `index` on.
+template <int ROWS>
+struct Part {
+  static constexpr int LANES = WARPGROUP / ROWS, COUNT = DEPTH / 8 / LANES;
+  const int row = (threadIdx.x - WARPGROUP) / LANES, index = threadIdx.x % LANES * COUNT;
+};
+
 template <typename S>
 __global__ void __launch_bounds__(S::THREADS)
     product_kernel(const __grid_constant__ ConvParameters p, const __grid_constant__ CUtensorMap rows,
@@ -48,7 +58,8 @@ __global__ void __launch_bounds__(S::THREADS)
   extern __shared__ __align__(1024) unsigned char shared[];
   const uint32_t right = shared_address(shared), left = right + S::STAGES * S::RIGHT_BYTES;
   const uint32_t full = right + S::GROUP_BYTES, empty = full + S::STAGES * 8;
-  const Inbox inbox(shared + S::GROUP_BYTES + 2 * S::STAGES * 8);
+  const uint32_t ready = S::TRANSFORMS ? empty + S::STAGES * 8 : full;  // to be multiplied
+  const Inbox inbox(shared + S::GROUP_BYTES + S::STAGE_BARRIERS * 8);
   Finish<S> finish(p);
   float* const sums = reinterpret_cast<float*>(shared);
   float* const received = reinterpret_cast<float*>(shared + S::FIXED_BYTES);
@@ -59,6 +70,7 @@ __global__ void __launch_bounds__(S::THREADS)
     for (int i = 0; i < S::STAGES; ++i) {
       barrier_init(full + i * 8, 1);
       barrier_init(empty + i * 8, S::READERS * WARPGROUP_WARPS);
+      if constexpr (S::TRANSFORMS) barrier_init(ready + i * 8, WARPGROUP_WARPS);
     }
     barriers_publish();
     if (gridDim.z > 1) inbox.expect(finish.expected());
@@ -68,14 +80,14 @@ __global__ void __launch_bounds__(S::THREADS)
   release_successor();
   const int first = int64_t{p.chunks} * blockIdx.z / gridDim.z, last = int64_t{p.chunks} * (blockIdx.z + 1) / gridDim.z;
   const int soon = last - first < S::STAGES ? last : first + S::STAGES;  // where the first round of the stages ends
-  const int32_t column = blockIdx.x * (p.gated ? S::COLUMNS / 2 : S::COLUMNS);
+  const int32_t first_column = blockIdx.x * (p.gated ? S::COLUMNS / 2 : S::COLUMNS);
   const auto column_of = [&](int box) {
     const bool gates = p.gated && box >= S::BOXES / 2;  // their columns lie behind those that they gate
-    return column + (gates ? p.outputs + (box - S::BOXES / 2) * BOX : box * BOX);
+    return first_column + (gates ? p.outputs + (box - S::BOXES / 2) * BOX : box * BOX);
   };
   Turn turn;
 
-  if (warp == S::READERS * WARPGROUP_WARPS) {
+  if (warp == S::WARPGROUPS * WARPGROUP_WARPS) {
     if (lane == 0) {
       const auto load_right = [&](int chunk, int stage) {
         barrier_expect(full + stage * 8, S::RIGHT_BYTES + S::LEFT_BYTES);
@@ -105,7 +117,9 @@ __global__ void __launch_bounds__(S::THREADS)
     finish.prepare();
     __syncthreads();
   } else if (warp < WARPGROUP_WARPS) {
-    if (warp == 1 && lane == 0 && blockIdx.y == 0) {  // blocks of other rows have the same part of the weight
+    if (warp == 1 && lane == 0 && blockIdx.y == 0) {  // blocks of other rows have the same weight and bias
+      finish.prefetch_bias();
+      constexpr unsigned PREFETCH_BYTES = 24 << 20;  // of the weight, by all blocks: half of an H200's L2 cache
       const int most = PREFETCH_BYTES / S::RIGHT_BYTES / (gridDim.x * gridDim.z);
 #pragma unroll 1
       for (int i = soon; i < last && i < soon + most; ++i)
@@ -118,7 +132,7 @@ __global__ void __launch_bounds__(S::THREADS)
     float products[S::BOXES][S::ROWS / 2] = {};
     int before = 0;  // stage of the products before
     for (int i = first; i < last; ++i) {
-      barrier_wait(full + turn.stage * 8, turn.parity);
+      barrier_wait(ready + turn.stage * 8, turn.parity);
       products_begin();
 #pragma unroll
       for (int k = 0; k < DEPTH / 16; ++k)
@@ -142,17 +156,16 @@ __global__ void __launch_bounds__(S::THREADS)
       for (int i = 0; i < S::ROWS / 2; ++i)
         sums[(row + i / 4 * 8 + i % 2) * S::SUM_STRIDE + box * BOX + column + i / 2 % 2 * 8] = products[box][i];
   } else if constexpr (S::NORMS) {
-    constexpr int LANES = WARPGROUP / S::ROWS, EACH = DEPTH / 8 / LANES;  // threads of a row, vectors of each
-    const int row = (threadIdx.x - WARPGROUP) / LANES, vector = threadIdx.x % LANES * EACH;
+    const Part<S::ROWS> part;
     wait_for_predecessor();
     finish.prepare();
     float2 sum{};
     for (int i = first; i < last; ++i) {
       barrier_wait(full + turn.stage * 8, turn.parity);
-      const unsigned char* at = shared + (left - right) + turn.stage * S::LEFT_BYTES + row * 128;
+      const unsigned char* at = shared + (left - right) + turn.stage * S::LEFT_BYTES + part.row * 128;
 #pragma unroll
-      for (int j = 0; j < EACH; ++j) {
-        const Pack<__half2, 4> x = *reinterpret_cast<const Pack<__half2, 4>*>(at + ((vector + j) ^ row % 8) * 16);
+      for (int j = 0; j < part.COUNT; ++j) {
+        const Pack<__half2, 4> x = *reinterpret_cast<const Pack<__half2, 4>*>(at + ((part.index + j) ^ part.row % 8) * 16);
 #pragma unroll
         for (int n = 0; n < 4; ++n) {
           const float2 pair = __half22float2(x.at[n]);
@@ -166,11 +179,34 @@ __global__ void __launch_bounds__(S::THREADS)
     }
     __syncthreads();
 #pragma unroll
-    for (int distance = LANES / 2; distance; distance /= 2) {
+    for (int distance = part.LANES / 2; distance; distance /= 2) {
       sum.x += __shfl_xor_sync(0xffffffff, sum.x, distance);
       sum.y += __shfl_xor_sync(0xffffffff, sum.y, distance);
     }
-    if (vector == 0) *reinterpret_cast<float2*>(sums + row * S::SUM_STRIDE + S::COLUMNS) = sum;
+    if (part.index == 0) *reinterpret_cast<float2*>(sums + part.row * S::SUM_STRIDE + S::COLUMNS) = sum;
+  } else if constexpr (S::TRANSFORMS) {
+    using Transforms = Transform<Part<S::ROWS>::COUNT>;
+    constexpr int AHEAD = 4 / Part<S::ROWS>::COUNT;  // tiles whose affine is loaded before they are there
+    const Part<S::ROWS> part;
+    const Transforms transform(p, blockIdx.y * S::ROWS, part.row, part.index);
+    typename Transforms::Affine affine[AHEAD];
+    wait_for_predecessor();
+#pragma unroll
+    for (int ahead = 0; ahead < AHEAD; ++ahead) transform.load((first + ahead) * DEPTH, affine[ahead]);
+    finish.prepare();
+    for (int i = first; i < last; i += AHEAD)
+#pragma unroll
+      for (int ahead = 0; ahead < AHEAD; ++ahead) {
+        if (i + ahead >= last) break;
+        barrier_wait(full + turn.stage * 8, turn.parity);
+        transform.run(shared + (left - right) + turn.stage * S::LEFT_BYTES, (i + ahead) * DEPTH, affine[ahead]);
+        shared_publish();
+        __syncwarp();
+        if (lane == 0) barrier_arrive(ready + turn.stage * 8);
+        if (i + ahead + AHEAD < last) transform.load((i + ahead + AHEAD) * DEPTH, affine[ahead]);
+        turn.next(S::STAGES);
+      }
+    __syncthreads();
   }
   finish.run(shared, received, moments, inbox);
 #endif
@@ -226,7 +262,7 @@ sige_status launch(const sige_conv_args& a, const void* left, int64_t splits, cu
     return SIGE_ENGINE_FAILURE;
   if (!two) second_map = left_map;
 
-  ConvParameters parameters = parameters_of(a, 0, chunks, false);
+  ConvParameters parameters = parameters_of(a, 0, chunks, S::TRANSFORMS);
   parameters.source.split = static_cast<int32_t>(first);  // of the depth
   splits = (chunks + each - 1) / each;
   const Launch launch(static_cast<unsigned>(tiles_n), static_cast<unsigned>(tiles_m), static_cast<unsigned>(splits),
@@ -253,13 +289,13 @@ sige_status launch_best(const sige_conv_args& a, const void* left, cudaStream_t 
   return chosen(a, left, splits, stream);
 }
 
-template <bool NORMS>
+template <Rows KIND>
 sige_status launch_shape(const sige_conv_args& a, const void* left, cudaStream_t stream) {
-  using Low = ProductShape<16, 128, 6, NORMS>;
-  using Middle = ProductShape<32, 128, 5, NORMS>;
-  using High = ProductShape<64, 128, 4, NORMS>;
+  using Low = ProductShape<16, 128, 6, KIND>;
+  using Middle = ProductShape<32, 128, 5, KIND>;
+  using High = ProductShape<64, 128, 4, KIND>;
   if (a.gated) return launch_best<Low, Middle, High>(a, left, stream);
-  return launch_best<ProductShape<16, 64, 10, NORMS>, ProductShape<32, 64, 8, NORMS>, ProductShape<64, 64, 6, NORMS>, Low,
+  return launch_best<ProductShape<16, 64, 10, KIND>, ProductShape<32, 64, 8, KIND>, ProductShape<64, 64, 6, KIND>, Low,
                      Middle>(a, left, stream);
 }
 
@@ -281,11 +317,13 @@ bool runs_as_product(const sige_conv_args& a) {
 bool product_reads_rows(const sige_conv_args& a) {
   const sige_source& s = a.source;
   const bool whole = !s.rows_2 || ((s.channels - s.channels_2) % DEPTH == 0 && s.channels_2 % 8 == 0);
-  return !s.table && !transforms(s) && whole && aligned(s.rows, 16) && aligned(s.rows_2, 16);
+  const bool transformed = Transform<1>::knows(s.activation) && aligned(s.scale, 16) && aligned(s.shift, 16);
+  return !s.table && whole && transformed && aligned(s.rows, 16) && aligned(s.rows_2, 16);
 }
 
 sige_status launch_product(const sige_conv_args& a, const void* left, cudaStream_t stream) {
-  return a.norm_epsilon > 0 ? launch_shape<true>(a, left, stream) : launch_shape<false>(a, left, stream);
+  if (left == a.source.rows && transforms(a.source)) return launch_shape<Rows::TRANSFORMED>(a, left, stream);
+  return a.norm_epsilon > 0 ? launch_shape<Rows::NORMED>(a, left, stream) : launch_shape<Rows::PLAIN>(a, left, stream);
 }
 
 }  // namespace sige::cuda

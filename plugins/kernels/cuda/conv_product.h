@@ -14,10 +14,11 @@ bool has_conv_product(int capability);
 // one group, whole vectors of both.
 bool runs_as_product(const sige_conv_args& a);
 
-// left: those rows, aligned to 16 bytes, or source.rows for all rows of the source as they lie (product_reads_rows).
-// Whether the kernel reads the rows of a conv's source as they lie: one source, or two side by side.
+// Whether the kernel reads the rows of a conv's source as they lie: one source, or two side by side, with any affine and
+// the activations that it knows.
 bool product_reads_rows(const sige_conv_args& a);
 
+// left: the rows, gathered and aligned to 16 bytes, or source.rows for all rows of the source (product_reads_rows).
 sige_status launch_product(const sige_conv_args& a, const void* left, cudaStream_t stream);
 
 }  // namespace sige::cuda
