@@ -35,6 +35,7 @@ struct Level {
   uint32_t* raw;   // one bit per pixel, before granularity; `bits` itself where that is 1
   uint32_t* bits;  // the mask
   int32_t* rank;   // [words]: active pixels before the word
+  int32_t* listed; // [pixels]: the active ones; `active` stays that of the last edit that was finished
   int32_t* active;
 };
 
@@ -65,7 +66,12 @@ struct Plan {
   double threshold;
   int32_t* counts;
   size_t input_offset, level_offset, geometry_offset, sample_offset, step_offset, block_offset;
-  size_t cleared_bytes;  // of the state, from its start: zeroed by begin
+  // Sums of the samples lie at the state's start, and once more `cleared_bytes` behind it: a GPU takes the two in turn, and
+  // clears one while it reads the other. turns: which one the next tiles are added to, and which one was added to last.
+  size_t cleared_bytes;
+  uint32_t* turns;
+  uint32_t* reads;    // those of all geometries, which begin clears
+  size_t read_bytes;
   Span cover;            // job: input, part: tile
   Span decide;           // job: level without geometry
   int32_t steps;         // each a Span of jobs 2 * level (it follows a geometry) or 2 * level + 1 (granularity)
@@ -168,12 +174,11 @@ SIGE_HD uint32_t fewest_units(const Sample& s, uint32_t largest, double threshol
   return units;
 }
 
-// Whether a level's pixel is active through one input. fewest: of that sample.
-SIGE_HD bool is_sampled(const Plan& plan, int32_t input, const uint8_t* mask, int32_t level, uint32_t fewest, int32_t y,
-                        int32_t x) {
+// Whether a level's pixel is active through one input. covered, fewest: of that sample.
+SIGE_HD bool is_sampled(const Plan& plan, int32_t input, const uint8_t* mask, int32_t level, const uint32_t* covered,
+                        uint32_t fewest, int32_t y, int32_t x) {
   const Level& l = plan.level(level);
   const Sample& s = plan.sample(input, level);
-  const uint32_t* const covered = s.covered;
   if (covered) {
     const auto test = [&](int32_t v, int32_t u) { return covered[v * l.width + u] >= fewest; };
     return any_in_cross(test, l.height, l.width, y, x, l.dilation);
@@ -222,12 +227,13 @@ SIGE_HD void each_read(const Geometry& g, int32_t pixel, const Mark& mark) {
   }
 }
 
-// Table entry and weight of one tap of a target pixel; either is written where it is wanted.
+// Table entry and weight of one tap of a target pixel; either is written where it is wanted. count: of the target's active
+// pixels, the last of which stands for all rows behind.
 SIGE_HD void write_entry(const Geometry& g, const Level& source, const Level& target, int32_t source_rows,
-                         int32_t entry) {
+                         int32_t count, int32_t entry) {
   const int32_t row = entry / g.taps, tap = entry - row * g.taps;
   const int32_t i = tap / g.x.taps, j = tap - i * g.x.taps;
-  const int32_t pixel = target.active[row];
+  const int32_t pixel = target.listed[least(row, count - 1)];
   const int32_t y = pixel / target.width, x = pixel - y * target.width;
   const int32_t at_y = y * g.y.taps + i, at_x = x * g.x.taps + j;
   if (g.weights) {

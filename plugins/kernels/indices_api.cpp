@@ -36,6 +36,8 @@ bool fits(const sige_move_args& a) {
          (!a.fresh || (a.dense && a.rows && a.active && a.n && a.y && a.x && a.c));
 }
 
+bool fits(const sige_copy_args& a) { return !a.bytes || (a.from && a.to); }
+
 bool fits(const sige_axis& a, int32_t outputs, int32_t source) {
   return a.index && a.outputs == outputs && a.source == source && a.taps >= 1 && a.phases >= 1;
 }
@@ -116,6 +118,12 @@ sige_status sige_put_rows(const sige_move_args* args, int32_t count, const sige_
   return count ? backend->put_rows(args, count, *execution) : SIGE_OK;
 }
 
+sige_status sige_copy(const sige_copy_args* args, int32_t count, const sige_execution* execution) {
+  const EditBackend* backend;
+  if (sige_status wrong = check(args, count, execution, &backend)) return wrong;
+  return count ? backend->copy(args, count, *execution) : SIGE_OK;
+}
+
 sige_status sige_indices_sizes(const sige_indices* indices, size_t* plan_bytes, size_t* state_bytes) {
   if (!indices || !plan_bytes || !state_bytes || !fits(*indices)) return SIGE_INVALID_ARGUMENT;
   return sige::plan_indices(*indices, plan_bytes, state_bytes, false) ? SIGE_OK : SIGE_INVALID_ARGUMENT;
@@ -141,6 +149,12 @@ sige_status sige_indices_begin(const sige_indices* indices, const uint8_t* const
     if (!masks || !masks[i]) return SIGE_INVALID_ARGUMENT;
   }
   return backend->begin(*indices, masks, *execution);
+}
+
+sige_status sige_indices_list(const sige_indices* indices, const sige_execution* execution) {
+  const EditBackend* backend;
+  if (sige_status wrong = check(indices, execution, &backend)) return wrong;
+  return backend->list(*indices, *execution);
 }
 
 sige_status sige_indices_finish(const sige_indices* indices, const int32_t* rows, const sige_execution* execution) {

@@ -39,7 +39,6 @@ class Planner {
     geometries_.resize(a_.geometries);
     samples_.resize(size_t(a_.inputs) * a_.levels);
     make_cleared();
-    cleared_ = state_.used();
     for (int32_t i = 0; i < a_.levels; ++i) make_level(i);
     for (int32_t i = 0; i < a_.geometries; ++i) make_geometry(i);
     return make_blocks();
@@ -54,7 +53,8 @@ class Planner {
     Plan p{};
     p.base = static_cast<const char*>(memory);
     p.inputs = a_.inputs, p.levels = a_.levels, p.geometries = a_.geometries, p.dilate = a_.dilate;
-    p.threshold = a_.threshold, p.counts = a_.counts, p.cleared_bytes = cleared_;
+    p.threshold = a_.threshold, p.counts = a_.counts;
+    p.cleared_bytes = cleared_, p.turns = turns_, p.reads = reads_, p.read_bytes = read_bytes_;
     p.input_offset = put(arena, a_.input, a_.inputs);
     p.level_offset = put(arena, levels_.data(), levels_.size());
     p.geometry_offset = put(arena, geometries_.data(), geometries_.size());
@@ -97,10 +97,16 @@ class Planner {
         s.grown = level.height >= input.height && level.width >= input.width;
       }
     }
+    cleared_ = state_.used();
+    state_.take<char>(cleared_);
+    turns_ = state_.take<uint32_t>(2);
+    const size_t before = state_.used();
+    reads_ = state_.take<uint32_t>(0);
     for (int32_t i = 0; i < a_.geometries; ++i) {
       const sige_index_geometry& g = a_.geometry[i];
       if (g.halo) geometries_[i].read = state_.take<uint32_t>(parts(g.y.source * g.x.source, 32));
     }
+    read_bytes_ = state_.used() - before;
   }
 
   void make_level(int32_t i) {
@@ -111,6 +117,7 @@ class Planner {
     l.bits = state_.take<uint32_t>(l.words);
     l.raw = l.granularity > 1 ? state_.take<uint32_t>(l.words) : l.bits;
     l.rank = state_.take<int32_t>(l.words);
+    l.listed = state_.take<int32_t>(l.pixels);
     l.active = from.active;
   }
 
@@ -187,7 +194,8 @@ class Planner {
 
   const sige_indices& a_;
   Arena state_;
-  size_t cleared_ = 0;
+  size_t cleared_ = 0, read_bytes_ = 0;
+  uint32_t *turns_ = nullptr, *reads_ = nullptr;
   std::vector<Level> levels_;
   std::vector<Geometry> geometries_;
   std::vector<Sample> samples_;

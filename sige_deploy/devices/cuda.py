@@ -48,8 +48,11 @@ class CudaMemory:
             self.handle = self.call(api.cudaStreamCreateWithFlags, api.cudaStreamNonBlocking)
             self.stream = int(self.handle)
             weakref.finalize(self, quietly, api.cudaStreamDestroy, self.handle)
-            self._event = self.call(api.cudaEventCreateWithFlags, api.cudaEventDisableTiming)
-            weakref.finalize(self, quietly, api.cudaEventDestroy, self._event)
+            self._event, self._mark = (
+                self.call(api.cudaEventCreateWithFlags, api.cudaEventDisableTiming) for _ in range(2)
+            )
+            for event in (self._event, self._mark):
+                weakref.finalize(self, quietly, api.cudaEventDestroy, event)
             self._staging = _Staging(self)
 
     def current(self) -> contextlib.AbstractContextManager[None]:
@@ -106,6 +109,12 @@ class CudaMemory:
 
     def fill(self, buffer: Buffer, byte: int) -> None:
         self.call(self.api.cudaMemsetAsync, buffer.pointer, byte, buffer.nbytes, self.handle)
+
+    def mark(self) -> None:
+        self.call(self.api.cudaEventRecord, self._mark, self.handle)
+
+    def reach(self) -> None:
+        self.call(self.api.cudaEventSynchronize, self._mark)
 
     def synchronize(self) -> None:
         self.call(self.api.cudaStreamSynchronize, self.handle)

@@ -66,8 +66,11 @@ class Edit:
 
     def run(self, device: NativeDevice) -> None:
         """Tables, rows of the inputs, the edit graph, outputs; stream-ordered, on fixed addresses. After the
-        indexer's `begin`."""
+        indexer's `list_active`."""
         memory, base, fresh = device.memory, device.storage, self._fresh
+        outputs = [output for output in device.manifest.outputs if output.level is not None]
+        for output in outputs:
+            memory.copy(base[f"output.{output.name}"], device.results[output.name])
         self._feeds = feeds = device.indexer.finish(self.rows)
         spatial = device.spatial
         device.take.take(
@@ -75,11 +78,6 @@ class Edit:
             [fresh[f"rows.{spec.name}"].pointer for spec in spatial],
             [feeds[f"active.{spec.level}"] for spec in spatial],
         )
-        for name, buffer in device.free.items():
-            memory.copy(device.given[name], buffer)
-        outputs = [output for output in device.manifest.outputs if output.level is not None]
-        for output in outputs:
-            memory.copy(base[f"output.{output.name}"], device.results[output.name])
         if self._queue is None:
             self._queue = self._bind(device)
         self._queue()
@@ -129,4 +127,5 @@ class Edit:
         caches = {cache.name: device.storage[f"cache.{cache.name}"] for cache in manifest.caches}
         taken = {f"rows.{spec.name}": fresh[f"rows.{spec.name}"] for spec in device.spatial}
         made = {name: fresh.get(name) or device.results[name] for name in edit_outputs(manifest)}
-        return device.runtime.bind_edit({**caches, **self._feeds, **device.free, **taken}, made)
+        free = {name: device.given[name] for name in device.free}
+        return device.runtime.bind_edit({**caches, **self._feeds, **free, **taken}, made)

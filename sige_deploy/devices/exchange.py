@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,15 +11,16 @@ import numpy as np
 from sige_deploy.devices.cuda import CudaMemory
 from sige_deploy.devices.memory import Buffer, Memory
 from sige_deploy.inputs import as_numpy, is_tensor, plain_values
+from sige_deploy.kernels import Copies
 from sige_deploy.masks import resample_mask
 
 
 class Exchange:
     """To and from one memory. torch tensors on the memory's own GPU are copied there, in the order of torch's
-    current stream; everything else goes through host memory."""
+    current stream; everything else goes through host memory. copies: for as many arrays as there are inputs."""
 
-    def __init__(self, memory: Memory) -> None:
-        self._memory = memory
+    def __init__(self, memory: Memory, copies: Copies) -> None:
+        self._memory, self._copies = memory, copies
         self._gpu = memory.index if isinstance(memory, CudaMemory) else None
         self._held: list[Any] = []
 
@@ -36,36 +37,57 @@ class Exchange:
             resampled = resample_mask(as_numpy("mask", mask), (buffer.shape[0], buffer.shape[1]), threshold)
             self._memory.upload(resampled.view(np.uint8), buffer)
 
-    def give(self, results: Mapping[str, Buffer], given: Mapping[str, Any]) -> dict[str, Any]:
-        """The buffers' contents after all work before as new arrays: torch tensors on the device of the first
-        tensor among `given`, numpy arrays where there is none."""
-        memory = self._memory
-        tensor = next((value for value in given.values() if is_tensor(value)), None)
-        if tensor is None:
-            return {name: memory.download(buffer) for name, buffer in results.items()}
+    def room(self, results: Mapping[str, Buffer], given: Mapping[str, Any]) -> dict[str, Any] | None:
+        """New tensors of the buffers' shapes where `give` copies on the memory's own GPU, else None. To be
+        called while the GPU has other work, before that which makes the results."""
+        tensor = _first_tensor(given)
+        if tensor is None or not self._here(tensor):
+            return None
         torch = sys.modules["torch"]
-        if not self._here(tensor):
-            arrays = {name: memory.download(buffer) for name, buffer in results.items()}
-            return {name: torch.from_numpy(array).to(tensor.device) for name, array in arrays.items()}
         outputs = {
             name: torch.empty(buffer.shape, dtype=getattr(torch, buffer.dtype.name), device=tensor.device)
             for name, buffer in results.items()
         }
         self._wait()  # torch may have given us memory that its stream is not done with
-        for name, buffer in results.items():
-            memory.copy(buffer, buffer.at(outputs[name].data_ptr()))
-        memory.synchronize()
         return outputs
+
+    def give(
+        self,
+        results: Mapping[str, Buffer],
+        given: Mapping[str, Any],
+        room: dict[str, Any] | None,
+        later: Callable[[], None],
+    ) -> dict[str, Any]:
+        """The buffers' contents after all work before as new arrays: torch tensors on the device of the first
+        tensor among `given`, numpy arrays where there is none. room: of `room`. later: queues work that is
+        not waited for."""
+        memory = self._memory
+        if room is None:
+            arrays = {name: memory.download(buffer) for name, buffer in results.items()}
+            later()
+            tensor = _first_tensor(given)
+            if tensor is None:
+                return arrays
+            torch = sys.modules["torch"]
+            return {name: torch.from_numpy(array).to(tensor.device) for name, array in arrays.items()}
+        for name, buffer in results.items():
+            memory.copy(buffer, buffer.at(room[name].data_ptr()))
+        memory.mark()
+        later()
+        memory.reach()
+        return room
 
     def _put(self, moves: Sequence[tuple[str, Any, Buffer]]) -> None:
         sources = [self._source(name, value, buffer) for name, value, buffer in moves]
-        if Buffer in map(type, sources):
-            self._wait()
+        here: list[tuple[Buffer, Buffer]] = []
         for source, (_, _, buffer) in zip(sources, moves):
             if isinstance(source, Buffer):
-                self._memory.copy(source, buffer)
+                here.append((source, buffer))
             else:
                 self._memory.upload(source, buffer)
+        if here:
+            self._wait()
+            self._copies.copy(here)
         self._held = sources
 
     def _source(self, name: str, value: Any, target: Buffer) -> Buffer | np.ndarray:
@@ -86,3 +108,7 @@ class Exchange:
         assert isinstance(self._memory, CudaMemory)
         stream = sys.modules["torch"].cuda.current_stream(self._gpu)
         self._memory.wait_for(stream.cuda_stream)
+
+
+def _first_tensor(given: Mapping[str, Any]) -> Any:
+    return next((value for value in given.values() if is_tensor(value)), None)

@@ -95,7 +95,8 @@ class Memory(Protocol):
         """A new buffer of host memory, of the shape and dtype of this one, for `fetch`."""
 
     def fetch(self, source: Buffer, landing: Buffer) -> None:
-        """Copy a buffer into one of host memory that `landing` made; it is there after `synchronize`."""
+        """Copy a buffer into one of host memory that `landing` made; it is there after `synchronize`,
+        or `reach` of a later mark."""
 
     def lands(self, pointer: int) -> bool:
         """Whether a buffer that `landing` made begins there."""
@@ -105,6 +106,12 @@ class Memory(Protocol):
 
     def fill(self, buffer: Buffer, byte: int) -> None:
         """Set every byte."""
+
+    def mark(self) -> None:
+        """Note how far the work has been queued, for `reach`."""
+
+    def reach(self) -> None:
+        """Wait for the work before the last `mark`, not for what came after."""
 
     def synchronize(self) -> None:
         """Wait for all work before."""
@@ -154,6 +161,12 @@ class HostMemory:
 
     def fill(self, buffer: Buffer, byte: int) -> None:
         ctypes.memset(buffer.pointer, byte, buffer.nbytes)
+
+    def mark(self) -> None:
+        pass
+
+    def reach(self) -> None:
+        pass
 
     def synchronize(self) -> None:
         pass

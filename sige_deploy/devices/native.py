@@ -27,7 +27,7 @@ from sige_deploy.devices.kept import KeptBuffers
 from sige_deploy.devices.memory import Buffer, Memory, host_array, laid_out, offsets, views
 from sige_deploy.devices.parcels import BufferParcel
 from sige_deploy.errors import StateError
-from sige_deploy.kernels import Comparison, Kernels, Layout, NativeIndexer, Offsets, RowMoves
+from sige_deploy.kernels import Comparison, Copies, Kernels, Layout, NativeIndexer, Offsets, RowMoves
 from sige_deploy.manifest import CacheSpec
 from sige_deploy.rows import size
 from sige_deploy.runtimes.base import BufferRuntime
@@ -57,7 +57,8 @@ class NativeDevice:
             self.free = laid_out(memory, free)  # of the last edit, while `given` may hold a refused one
             self.results = laid_out(memory, {o.name: (o.shape, o.dtype) for o in manifest.outputs})
             self.masks = [memory.empty(size(spec), np.uint8) for spec in self.spatial]
-            self.exchange = Exchange(memory)
+            self.exchange = Exchange(memory, Copies(kernels, memory, len(manifest.inputs)))
+            self._copies = Copies(kernels, memory, len(manifest.inputs) + len(manifest.outputs))
             axes = [spec.axes if spec.role == "spatial" else None for spec in manifest.inputs]
             self._layouts = [
                 Layout.of(spec.shape, spec.dtype, kinds, manifest.policy.eps if kinds else 0.0)
@@ -202,15 +203,13 @@ class NativeDevice:
         self._storage = self._former = self._dense = self.pending = None
         self.runtime.close()
 
-    def look(self, masked: bool) -> tuple[dict[str, int], list[int]]:
-        """Look at the inputs given: (active pixels by level, status words: "not finite" and "changed" of each
-        input in turn). masked: `masks` holds what was edited. Before there is something to edit, only "not
-        finite" is of meaning."""
+    def look(self, masked: bool) -> None:
+        """Look at the inputs given; stream-ordered. masked: `masks` holds what was edited."""
         comparison = self._comparison
         if comparison is None or not self.recorded:
             none = [0] * len(self.given)
             self._check.launch([buffer.pointer for buffer in self.given.values()], none, none)
-            return {}, self.memory.download(self._status).tolist()
+            return
 
         def compare() -> None:
             given = [buffer.pointer for buffer in self.given.values()]
@@ -220,6 +219,13 @@ class NativeDevice:
             self.indexer.begin(self.masks)
 
         self.captured.run(("look", masked), compare)
+        self.indexer.list_active()
+
+    def found(self) -> tuple[dict[str, int], list[int]]:
+        """Waits for what `look` found: (active pixels by level, status words: "not finite" and "changed" of
+        each input in turn). Before there is something to edit, only "not finite" is of meaning."""
+        if self._comparison is None or not self.recorded:
+            return {}, self.memory.download(self._status).tolist()
         return self.indexer.counts_and_status()
 
     def record(self, inputs: Buffers) -> None:
@@ -251,8 +257,11 @@ class NativeDevice:
         if self._former is None:
             manifest = self.manifest
             self._former = laid_out(self.memory, {x.name: (x.shape, x.dtype) for x in manifest.inputs})
-        for name, buffer in self.given.items():
-            self.memory.copy(buffer, self._former[name])
+        self._copies.copy([(buffer, self._former[name]) for name, buffer in self.given.items()])
+
+    def keep_free(self) -> None:
+        """Keep the free inputs given for a commit; stream-ordered."""
+        self._copies.copy([(self.given[name], buffer) for name, buffer in self.free.items()])
 
     def edit(self, counts: Mapping[str, int]) -> tuple[tuple[int, ...], Edit]:
         """The prepared edit for these counts of active pixels, and its key."""
@@ -318,7 +327,9 @@ class NativeCall:
         device.exchange.take(given, device.given)
         if mask is not None:
             device.exchange.take_mask(mask, device.masks, device.manifest.policy.threshold)
-        self._counts, self._status = device.look(masked=mask is not None)
+        device.look(masked=mask is not None)
+        self._room = device.exchange.room(device.results, given)
+        self._counts, self._status = device.found()
         self._edit: Edit | None = None
         self._key: tuple[int, ...] = ()
         self._path: Literal["record", "sparse", "dense", "reuse"] = "record"
@@ -362,7 +373,8 @@ class NativeCall:
             results = {name: device.storage[f"output.{name}"] for name in device.results}
         else:
             results = device.results
-        outputs = device.exchange.give(results, self._given)
+        later = device.keep_free if path == "sparse" else _nothing
+        outputs = device.exchange.give(results, self._given, self._room, later)
         if path == "record":
             device.pending = None
         elif path == "sparse":
@@ -370,6 +382,10 @@ class NativeCall:
         else:
             device.pending = "dense" if path == "dense" else "reuse"
         return outputs
+
+
+def _nothing() -> None:
+    pass
 
 
 class _Downloads(Mapping[str, np.ndarray]):

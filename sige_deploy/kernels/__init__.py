@@ -5,8 +5,9 @@ through ctypes.
 """
 
 from sige_deploy.kernels.compare import Comparison, Layout
+from sige_deploy.kernels.copies import Copies
 from sige_deploy.kernels.indexer import NativeIndexer
 from sige_deploy.kernels.library import Kernels
 from sige_deploy.kernels.moves import Offsets, RowMoves
 
-__all__ = ["Comparison", "Kernels", "Layout", "NativeIndexer", "Offsets", "RowMoves"]
+__all__ = ["Comparison", "Copies", "Kernels", "Layout", "NativeIndexer", "Offsets", "RowMoves"]

@@ -77,8 +77,11 @@ class NativeIndexer:
         self._rows = (ctypes.c_int32 * len(levels))()
         where, run = ctypes.addressof(indices), ctypes.addressof(execution)
         self._begin_args = (where, ctypes.addressof(self._masks), run)
+        self._list_args = (where, run)
         self._finish_args = (where, ctypes.addressof(self._rows), run)
-        self._begin, self._finish = kernels.library.sige_indices_begin, kernels.library.sige_indices_finish
+        library = kernels.library
+        self._begin, self._finish = library.sige_indices_begin, library.sige_indices_finish
+        self._list = library.sige_indices_list
 
     def begin(self, masks: Sequence[Buffer]) -> None:
         """Make the levels' masks and counts, and send `block` to the host; stream-ordered.
@@ -94,15 +97,23 @@ class NativeIndexer:
         self._kernels.check(self._begin(*self._begin_args))
         self._memory.fetch(self.block, self._landing)
 
+    def list_active(self) -> None:
+        """List the active pixels and halos of the edit that `begin` was last called for; stream-ordered, not
+        to be captured. Feeds of the last `finish` stay as they are, except for halos."""
+        self._memory.mark()
+        self._kernels.check(self._list(*self._list_args))
+
     def counts_and_status(self) -> tuple[dict[str, int], list[int]]:
-        """Waits for `begin`; returns the active pixels of each level, and the status words as of then."""
-        self._memory.synchronize()
+        """Waits for `begin`, not for the `list_active` after it; returns the active pixels of each level, and
+        the status words as of then."""
+        self._memory.reach()
         block = self._landed.tolist()
         self._counts = block[: len(self._levels)]
         return dict(zip(self._levels, block)), block[len(self._levels) :]
 
     def finish(self, rows: Mapping[str, int]) -> Feeds:
-        """Make the feeds of the edit that `begin` was last called for, again if called again; stream-ordered.
+        """Make the feeds of the edit that `list_active` was last called for, again if called again;
+        stream-ordered.
 
         rows: padded count P of each level, at least its count, at most bucket(pixels), and 0 where the count
         is 0. The feeds are views of buffers that the next `finish` overwrites: "active.<level>" int32 [P];

@@ -12,7 +12,7 @@ from sige_deploy.errors import RuntimeFailure
 if TYPE_CHECKING:
     from sige_deploy.devices.memory import Memory
 
-API_VERSION = 6
+API_VERSION = 7
 CPU, CUDA = 0, 1
 
 _SENTENCE = 512  # bytes
@@ -34,6 +34,7 @@ MoveArgs = _struct(
     "MoveArgs", dense=c_void_p, rows=c_void_p, active=c_void_p, n=c_void_p, y=c_void_p, x=c_void_p,
     c=c_void_p, batch=c_int32, fresh=c_int32, width=c_int32, channels=c_int32, bytes=c_int32,
 )  # fmt: skip
+CopyArgs = _struct("CopyArgs", source=c_void_p, target=c_void_p, bytes=c_size_t)
 Axis = _struct(
     "Axis", index=c_void_p, weight=c_void_p, phase=c_void_p, outputs=c_int32, taps=c_int32, source=c_int32,
     phases=c_int32,
@@ -59,9 +60,11 @@ _CALLS: dict[str, list[Any]] = {
     "sige_compare": [c_void_p, c_int32, c_void_p, c_void_p],
     "sige_take_rows": [c_void_p, c_int32, c_void_p],
     "sige_put_rows": [c_void_p, c_int32, c_void_p],
+    "sige_copy": [c_void_p, c_int32, c_void_p],
     "sige_indices_sizes": [c_void_p, c_void_p, c_void_p],
     "sige_indices_plan": [c_void_p],
     "sige_indices_begin": [c_void_p, c_void_p, c_void_p],
+    "sige_indices_list": [c_void_p, c_void_p],
     "sige_indices_finish": [c_void_p, c_void_p, c_void_p],
 }
 

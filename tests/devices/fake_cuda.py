@@ -145,6 +145,12 @@ class Runtime:
         return (OK,)
 
     def cudaStreamSynchronize(self, stream: int) -> tuple[Error]:
+        return self._waited()
+
+    def cudaEventSynchronize(self, event: int) -> tuple[Error]:
+        return self._waited()
+
+    def _waited(self) -> tuple[Error]:
         if self.capturing is not None:
             return (Error.cudaErrorStreamCaptureUnsupported,)
         failing, self.failing = self.failing, None

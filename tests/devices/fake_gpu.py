@@ -14,7 +14,7 @@ from sige_deploy.bundle import Bundle
 from sige_deploy.devices.cuda import CudaMemory
 from sige_deploy.devices.memory import Buffer
 from sige_deploy.kernels import Kernels
-from sige_deploy.kernels.library import CompareArgs, Indices, MoveArgs
+from sige_deploy.kernels.library import CompareArgs, CopyArgs, Indices, MoveArgs
 from sige_deploy.runtimes.onnxruntime_buffers import OnnxRuntimeOnBuffers
 
 from .fake_cuda import Node, Runtime, cudaGraphNodeType
@@ -33,7 +33,7 @@ class FakeGpu(OnnxRuntimeOnBuffers):
         self._driver = driver
         kernels = Kernels(library.with_name(native.KERNELS))
         real = kernels.library
-        names = "compare", "take_rows", "put_rows", "indices_begin", "indices_finish"
+        names = "compare", "take_rows", "put_rows", "copy", "indices_begin", "indices_list", "indices_finish"
         calls = {f"sige_{name}": self._queued(getattr(real, f"sige_{name}")) for name in names}
         others = {name: getattr(real, name) for name in ("sige_indices_sizes", "sige_indices_plan")}
         kernels.library = SimpleNamespace(**calls, **others)  # type: ignore[assignment]
@@ -75,9 +75,11 @@ class FakeGpu(OnnxRuntimeOnBuffers):
 
 def _changing(name: str, arguments: tuple[Any, ...]) -> tuple[int, int]:
     """(address, bytes) of the host arrays of a call that its caller changes from call to call."""
+    if name == "sige_indices_list":
+        return arguments[0], 0
     if name.startswith("sige_indices"):
         indices = Indices.from_address(arguments[0])
         begins = name == "sige_indices_begin"
         return arguments[1], indices.inputs * 8 if begins else indices.levels * 4  # type: ignore[attr-defined]
-    args = CompareArgs if name == "sige_compare" else MoveArgs
+    args = {"sige_compare": CompareArgs, "sige_copy": CopyArgs}.get(name, MoveArgs)
     return arguments[0], arguments[1] * ctypes.sizeof(args)

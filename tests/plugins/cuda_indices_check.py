@@ -30,7 +30,7 @@ from . import indices_cases as cases
 from .indices_cases import Network
 
 REPEATS = 200
-STEPS = ("compare", "begin", "round trip", "finish", "take rows")
+STEPS = ("compare", "begin", "round trip", "list", "finish", "take rows")
 SHARES = (0.0001, 0.012, 0.05, 0.3, 1.0)  # of an input's area, as a square
 
 
@@ -73,6 +73,13 @@ class TorchMemory:
 
     def fetch(self, source: Buffer, landing: Buffer) -> None:
         landing.owner.copy_(_bytes(source), non_blocking=True)
+
+    def mark(self) -> None:
+        if not torch.cuda.is_current_stream_capturing():
+            self._mark = torch.cuda.current_stream().record_event()
+
+    def reach(self) -> None:
+        self._mark.synchronize()
 
     def synchronize(self) -> None:
         torch.cuda.current_stream().synchronize()
@@ -175,6 +182,7 @@ def time_bundle(
     for share in SHARES:
         masks = [memory.upload(_square(size, share).view(np.uint8)) for size in network.inputs]
         indexer.begin(masks)
+        indexer.list_active()
         counts, _ = indexer.counts_and_status()
         rows = {level.id: min(-(-counts[level.id] // 8) * 8, level.pixels) for level in network.levels}
         feeds = indexer.finish(rows)
@@ -198,14 +206,19 @@ def _time_edit(
     """Microseconds of STEPS, on the device and in Python."""
     given, recorded, found, fresh = ([buffer.pointer for buffer in group] for group in buffers)
 
-    def both() -> None:
+    def listed() -> None:
         indexer.begin(masks)
+        indexer.list_active()
+
+    def finished() -> None:
+        listed()
         indexer.finish(rows)
 
     compare = _time(lambda: comparison.launch(given, recorded, found))
-    begin, whole = _time(lambda: indexer.begin(masks)), _time(both)
+    begin, two, three = _time(lambda: indexer.begin(masks)), _time(listed), _time(finished)
     take = _time(lambda: moves.take(given, fresh, active))
-    return [compare, begin, (0.0, _round_trip(indexer)), (whole[0] - begin[0], whole[1] - begin[1]), take]
+    ranked, tables = ((b[0] - a[0], b[1] - a[1]) for a, b in ((begin, two), (two, three)))
+    return [compare, begin, (0.0, _round_trip(indexer)), ranked, tables, take]
 
 
 def _time(call: Callable[[], None]) -> tuple[float, float]:
@@ -266,6 +279,7 @@ def _check_edit(
     """Whether any count or feed of an edit is wrong."""
     indices = network.indexer().build(masks)
     indexer.begin([memory.upload(mask.view(np.uint8)) for mask in masks])
+    indexer.list_active()
     counts, _ = indexer.counts_and_status()
     if counts != indices.counts:
         print(f"counts {counts} instead of {indices.counts}", file=sys.stderr)

@@ -9,7 +9,7 @@ from typing import Any
 
 ACTIVATIONS = ("identity", "relu", "leaky_relu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh")
 CPU, CUDA = 0, 1
-API_VERSION = 6
+API_VERSION = 7
 ALIGNMENT = 256
 
 _INT, _FLOAT, _POINTER = ctypes.c_int32, ctypes.c_float, ctypes.c_void_p

@@ -48,6 +48,7 @@ def test_feeds_are_those_of_the_indexer(edit_kernels: Kernels, seed: int) -> Non
         masks = cases.masks(rng, network.inputs)
         indices = reference.build(masks)
         indexer.begin(upload(masks))
+        indexer.list_active()
         counts, _ = indexer.counts_and_status()
         assert counts == indices.counts
         for _ in range(2):
@@ -66,6 +67,7 @@ def test_large_levels(edit_kernels: Kernels, sizes: tuple[tuple[int, int], tuple
         masks = [np.random.default_rng(0).random(fine.shape) < share]
         indices = reference.build(masks)
         indexer.begin(upload(masks))
+        indexer.list_active()
         rows = {
             level: feed.size for level, feed in ((v, indices.feeds[f"active.{v}"]) for v in indices.counts)
         }
@@ -83,6 +85,7 @@ def test_only_the_wanted_feeds_at_fixed_addresses(edit_kernels: Kernels) -> None
         masks = cases.masks(rng, network.inputs)
         indices = reference.build(masks)
         indexer.begin(upload(masks))
+        indexer.list_active()
         feeds = indexer.finish(
             {v: f.size for v, f in ((v, indices.feeds[f"active.{v}"]) for v in indices.counts)}
         )
@@ -100,6 +103,7 @@ def test_status_words_lie_behind_the_counts(edit_kernels: Kernels) -> None:
     indexer = native(edit_kernels, network, words=3)
     host_array(indexer.status)[:] = [7, 8, 9]
     indexer.begin(upload([np.eye(4, dtype=bool)]))
+    indexer.list_active()
     counts, status = indexer.counts_and_status()
     assert counts == {"a": 4} and status == [7, 8, 9]
     assert indexer.block.shape == (4,) and indexer.status.pointer == indexer.block.pointer + 4
@@ -113,6 +117,7 @@ def test_what_does_not_fit_is_refused(edit_kernels: Kernels) -> None:
     with pytest.raises(InputError, match=r"masks have shapes \[\[4, 5\]\]; expected \[\[4, 4\]\]"):
         indexer.begin(upload([np.zeros((4, 5), bool)]))
     indexer.begin(upload([np.eye(4, dtype=bool)]))
+    indexer.list_active()
     indexer.counts_and_status()
     for rows in ({"a": 3, "b": 2}, {"a": 24, "b": 2}):
         with pytest.raises(
@@ -120,6 +125,7 @@ def test_what_does_not_fit_is_refused(edit_kernels: Kernels) -> None:
         ):
             indexer.finish(rows)
     indexer.begin(upload([np.zeros((4, 4), bool)]))
+    indexer.list_active()
     indexer.counts_and_status()
     with pytest.raises(InputError, match="0 where that is 0"):
         indexer.finish({"a": 8, "b": 0})

@@ -57,7 +57,7 @@ void decide(const Level& level, uint32_t* bits, const Test& test) {
 }
 
 // Ranks of the words, and the pixels in ascending order; returns how many there are.
-int32_t list(const uint32_t* bits, int32_t words, int32_t* rank, int32_t* pixels) {
+int32_t list_pixels(const uint32_t* bits, int32_t words, int32_t* rank, int32_t* pixels) {
   int32_t count = 0;
   for (int32_t word = 0; word < words; ++word) {
     rank[word] = count;
@@ -71,6 +71,7 @@ int32_t list(const uint32_t* bits, int32_t words, int32_t* rank, int32_t* pixels
 sige_status begin(const sige_indices& indices, const uint8_t* const* masks, const sige_execution&) {
   const Plan& plan = *static_cast<const Plan*>(indices.plan);
   memset(indices.state, 0, plan.cleared_bytes);
+  memset(plan.reads, 0, plan.read_bytes);
   for (int32_t i = 0; i < plan.cover.count; ++i) {
     const Block& block = plan.block(plan.cover.first + i);
     cover(plan, block.job, masks[block.job], block.part);
@@ -85,7 +86,7 @@ sige_status begin(const sige_indices& indices, const uint8_t* const* masks, cons
     }
     decide(level, level.raw, [&](int32_t y, int32_t x) {
       for (int32_t i = 0; i < plan.inputs; ++i) {
-        if (is_sampled(plan, i, masks[i], l, fewest[i], y, x)) return true;
+        if (is_sampled(plan, i, masks[i], l, plan.sample(i, l).covered, fewest[i], y, x)) return true;
       }
       return false;
     });
@@ -114,28 +115,39 @@ sige_status begin(const sige_indices& indices, const uint8_t* const* masks, cons
   return SIGE_OK;
 }
 
+sige_status list(const sige_indices& indices, const sige_execution&) {
+  const Plan& plan = *static_cast<const Plan*>(indices.plan);
+  for (int32_t l = 0; l < plan.levels; ++l) {
+    const Level& level = plan.level(l);
+    list_pixels(level.bits, level.words, level.rank, level.listed);
+  }
+  for (int32_t i = 0; i < plan.geometries; ++i) {
+    const Geometry& g = plan.geometry(i);
+    if (!g.halo) continue;
+    const Level &source = plan.level(g.source), &target = plan.level(g.target);
+    for (int32_t p = 0; p < plan.counts[g.target]; ++p) {
+      each_read(g, target.listed[p], [&](int32_t pixel) {
+        if (!lit(source.bits, pixel)) set(g.read, pixel);
+      });
+    }
+    const int32_t length = list_pixels(g.read, source.words, g.rank, g.halo);
+    for (int32_t q = length; q < *g.length; ++q) g.halo[q] = 0;
+    *g.length = length;
+  }
+  return SIGE_OK;
+}
+
 sige_status finish(const sige_indices& indices, const int32_t* rows, const sige_execution&) {
   const Plan& plan = *static_cast<const Plan*>(indices.plan);
   for (int32_t l = 0; l < plan.levels; ++l) {
     const Level& level = plan.level(l);
-    const int32_t count = list(level.bits, level.words, level.rank, level.active);
-    for (int32_t p = count; p < rows[l]; ++p) level.active[p] = level.active[count - 1];
+    for (int32_t p = 0; p < rows[l]; ++p) level.active[p] = level.listed[least(p, plan.counts[l] - 1)];
   }
   for (int32_t i = 0; i < plan.geometries; ++i) {
     const Geometry& g = plan.geometry(i);
-    const Level &source = plan.level(g.source), &target = plan.level(g.target);
-    if (g.halo) {
-      for (int32_t p = 0; p < rows[g.target]; ++p) {
-        each_read(g, target.active[p], [&](int32_t pixel) {
-          if (!lit(source.bits, pixel)) set(g.read, pixel);
-        });
-      }
-      const int32_t length = list(g.read, source.words, g.rank, g.halo);
-      for (int32_t q = length; q < *g.length; ++q) g.halo[q] = 0;
-      *g.length = length;
-    }
+    if (!g.table && !g.weights) continue;
     for (int32_t entry = 0; entry < rows[g.target] * g.taps; ++entry) {
-      if (g.table || g.weights) write_entry(g, source, target, rows[g.source], entry);
+      write_entry(g, plan.level(g.source), plan.level(g.target), rows[g.source], plan.counts[g.target], entry);
     }
   }
   return SIGE_OK;
@@ -149,8 +161,10 @@ namespace cpu {
 sige_status compare(const sige_compare_args*, int32_t, int32_t*, const sige_execution&);
 sige_status take_rows(const sige_move_args*, int32_t, const sige_execution&);
 sige_status put_rows(const sige_move_args*, int32_t, const sige_execution&);
+sige_status copy(const sige_copy_args*, int32_t, const sige_execution&);
 }  // namespace cpu
 
-const EditBackend cpu_edit_backend{cpu::compare, cpu::take_rows, cpu::put_rows, cpu::begin, cpu::finish};
+const EditBackend cpu_edit_backend{cpu::compare, cpu::take_rows, cpu::put_rows, cpu::copy,
+                                   cpu::begin,   cpu::list,      cpu::finish};
 
 }  // namespace sige

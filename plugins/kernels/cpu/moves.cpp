@@ -1,4 +1,4 @@
-// Rows out of dense arrays and into them. Bytes only, so it serves every dtype.
+// Rows out of dense arrays and into them, and whole arrays. Bytes only, so it serves every dtype.
 #include <string.h>
 
 #include "../edit.h"
@@ -32,6 +32,13 @@ sige_status take_rows(const sige_move_args* args, int32_t count, const sige_exec
 }
 sige_status put_rows(const sige_move_args* args, int32_t count, const sige_execution& execution) {
   return move<false>(args, count, execution);
+}
+
+sige_status copy(const sige_copy_args* args, int32_t count, const sige_execution&) {
+  for (int32_t i = 0; i < count; ++i) {
+    if (args[i].bytes) memcpy(args[i].to, args[i].from, args[i].bytes);
+  }
+  return SIGE_OK;
 }
 
 }  // namespace sige::cpu

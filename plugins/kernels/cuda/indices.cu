@@ -1,9 +1,10 @@
 // Level masks, active pixels, halos and tables. Every launch works on all levels or geometries at once: a block looks
-// up in the plan which part of which it has.
+// up in the plan which part of which it has, while the kernel before still runs.
 #include "../indices.h"
 
 #include "../edit.h"
-#include "device.cuh"
+#include "launch.cuh"
+#include "mma.cuh"
 
 namespace sige::cuda {
 namespace {
@@ -22,9 +23,9 @@ struct Rows {
   int32_t at[SIGE_MAX_LEVELS];
 };
 
-// First block of each geometry's entries.
+// First block of each geometry's entries, then of each level's active pixels.
 struct Starts {
-  int32_t at[SIGE_MAX_GEOMETRIES + 1];
+  int32_t at[SIGE_MAX_GEOMETRIES + SIGE_MAX_LEVELS + 1];
 };
 
 __device__ void set(uint32_t* bits, int32_t pixel) {
@@ -65,12 +66,18 @@ __device__ int32_t block_scan(int32_t value, int32_t& total) {
   return before + up_to - value;
 }
 
+// Samples' sums of a turn. The turns are read past L1: they change between kernels that run side by side.
+template <typename T>
+__device__ T* in_turn(const Plan& plan, T* sums, uint32_t turn) {
+  return sums + turn * (plan.cleared_bytes / sizeof *sums);
+}
+
 // Adds a tile's share in the means of all levels that are resampled from its input; clears the counts.
 __global__ void __launch_bounds__(THREADS)
     cover_kernel(const __grid_constant__ Plan plan, const __grid_constant__ Masks masks) {
-  if (blockIdx.x == 0 && threadIdx.x < plan.levels) plan.counts[threadIdx.x] = 0;
-  if (blockIdx.x >= plan.cover.count) return;
-  const Block block = plan.block(plan.cover.first + blockIdx.x);
+  release_successor();
+  const bool has_tile = blockIdx.x < plan.cover.count;  // or there is none at all
+  const Block block = has_tile ? plan.block(plan.cover.first + blockIdx.x) : Block{};
   const sige_index_input size = plan.input(block.job);
   const uint8_t* const mask = masks.at[block.job];
   const int32_t across = (size.width + TILE_COLUMNS - 1) / TILE_COLUMNS;
@@ -86,6 +93,13 @@ __global__ void __launch_bounds__(THREADS)
     reads_plain = s.covered && !s.grown;
   }
   const bool any_grown = __syncthreads_or(reads_grown), any_plain = __syncthreads_or(reads_plain);
+  wait_for_predecessor();
+  const uint32_t turn = __ldcg(plan.turns);
+  if (blockIdx.x == 0) {
+    if (threadIdx.x < plan.levels) plan.counts[threadIdx.x] = 0;
+    if (threadIdx.x == 0) plan.turns[1] = turn;
+  }
+  if (!has_tile) return;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   bool any = false;
   for (int grown = 0; grown < 2; ++grown) {
@@ -111,15 +125,16 @@ __global__ void __launch_bounds__(THREADS)
     const int32_t y = first_target(top, s.source_y, s.target_y), x = first_target(left, s.source_x, s.target_x);
     const int32_t rows = last_target(bottom, s.source_y, s.target_y) - y + 1;
     const int32_t columns = last_target(right, s.source_x, s.target_x) - x + 1;
+    uint32_t* const covered = in_turn(plan, s.covered, turn);
     uint32_t largest = 0;
     for (int32_t i = threadIdx.x; i < rows * columns; i += THREADS) {
       const int32_t v = y + i / columns, u = x + i % columns;
       const uint32_t share = share_of(s, tiles[s.grown], top, left, v, u);
       // Shares only add up, so the largest sum that anyone saw is the largest of the final ones.
-      if (share) largest = most(largest, atomicAdd(s.covered + v * s.width + u, share) + share);
+      if (share) largest = most(largest, atomicAdd(covered + v * s.width + u, share) + share);
     }
     for (int offset = 16; offset; offset >>= 1) largest = most(largest, __shfl_xor_sync(~0u, largest, offset));
-    if (lane == 0 && largest) atomicMax(s.largest, largest);
+    if (lane == 0 && largest) atomicMax(in_turn(plan, s.largest, turn), largest);
   }
 }
 
@@ -132,14 +147,27 @@ __device__ void write_bits(const Plan& plan, int32_t level, uint32_t* bits, int3
   if (threadIdx.x == 0 && count) atomicAdd(plan.counts + level, count);
 }
 
+// Zeroes this block's part of `bytes`, a multiple of 16.
+__device__ void clear(void* array, size_t bytes) {
+  uint4* const vectors = static_cast<uint4*>(array);
+  for (size_t i = blockIdx.x * THREADS + threadIdx.x; i < bytes / sizeof *vectors; i += gridDim.x * THREADS) {
+    vectors[i] = make_uint4(0, 0, 0, 0);
+  }
+}
+
+// Masks of the levels that follow no geometry. Clears what the next edit's tiles are added to, and this one's reads.
 __global__ void __launch_bounds__(THREADS)
-    decide_kernel(const __grid_constant__ Plan plan, const __grid_constant__ Masks masks) {
+    decide_kernel(const __grid_constant__ Plan plan, const __grid_constant__ Masks masks, void* state) {
+  release_successor();
   const Block block = plan.block(plan.decide.first + blockIdx.x);
-  const Level& level = plan.level(block.job);
+  const Level level = plan.level(block.job);
+  const Sample sample = threadIdx.x < plan.inputs ? plan.sample(threadIdx.x, block.job) : Sample{};
+  wait_for_predecessor();
+  const uint32_t turn = __ldcg(plan.turns + 1);
   __shared__ uint32_t fewest[SIGE_MAX_INPUTS];
   if (threadIdx.x < plan.inputs) {
-    const Sample& s = plan.sample(threadIdx.x, block.job);
-    fewest[threadIdx.x] = s.covered ? fewest_units(s, *s.largest, plan.threshold) : 0;
+    fewest[threadIdx.x] =
+        sample.covered ? fewest_units(sample, *in_turn(plan, sample.largest, turn), plan.threshold) : 0;
   }
   __syncthreads();
   const int32_t pixel = block.part * PIXELS + threadIdx.x;
@@ -147,16 +175,23 @@ __global__ void __launch_bounds__(THREADS)
   if (pixel < level.pixels) {
     const int32_t y = pixel / level.width, x = pixel - y * level.width;
     for (int32_t i = 0; i < plan.inputs && !active; ++i) {
-      active = is_sampled(plan, i, masks.at[i], block.job, fewest[i], y, x);
+      const uint32_t* const covered = plan.sample(i, block.job).covered;
+      active = is_sampled(plan, i, masks.at[i], block.job, covered ? in_turn(plan, covered, turn) : nullptr, fewest[i],
+                          y, x);
     }
   }
   write_bits(plan, block.job, level.raw, pixel, active, level.granularity == 1);
+  if (blockIdx.x == 0 && threadIdx.x == 0) plan.turns[0] = 1 - turn;
+  clear(static_cast<char*>(state) + (1 - turn) * plan.cleared_bytes, plan.cleared_bytes);
+  clear(plan.reads, plan.read_bytes);
 }
 
 __global__ void __launch_bounds__(THREADS) step_kernel(const __grid_constant__ Plan plan, int32_t first) {
+  release_successor();
   const Block block = plan.block(first + blockIdx.x);
   const int32_t job = block.job / 2;
-  const Level& level = plan.level(job);
+  const Level level = plan.level(job);
+  wait_for_predecessor();
   const bool granulate = block.job % 2;
   const int32_t pixel = block.part * PIXELS + threadIdx.x;
   bool active = false;
@@ -194,9 +229,10 @@ __device__ void list_words(uint32_t bits, int32_t rank, int32_t word, int32_t* p
   }
 }
 
-// A level's ranks and list of active pixels, padded to `rows` by whichever block has the last one.
-__device__ void rank_level(const Plan& plan, int32_t index, int32_t part, const Rows& rows) {
-  const Level& level = plan.level(index);
+// A level's ranks and list of active pixels.
+__device__ void rank_level(const Plan& plan, int32_t index, int32_t part) {
+  const Level level = plan.level(index);
+  wait_for_predecessor();
   const int32_t word = part * WORDS + threadIdx.x;
   const uint32_t bits = word < level.words ? level.bits[word] : 0;
   if (!__syncthreads_or(bits != 0)) return;
@@ -204,19 +240,14 @@ __device__ void rank_level(const Plan& plan, int32_t index, int32_t part, const 
   int32_t own;
   const int32_t rank = before + block_scan(__popc(bits), own);
   if (word < level.words) level.rank[word] = rank;
-  list_words(bits, rank, word, level.active);
-  const int32_t count = plan.counts[index];
-  if (before + own < count) return;
-  __shared__ int32_t last;
-  if (bits && rank + __popc(bits) == count) last = word * 32 + 31 - __clz(bits);
-  __syncthreads();
-  for (int32_t p = count + threadIdx.x; p < rows.at[index]; p += THREADS) level.active[p] = last;
+  list_words(bits, rank, word, level.listed);
 }
 
 // Marks the inactive source pixels that active target pixels read.
 __device__ void mark_reads(const Plan& plan, int32_t index, int32_t part) {
-  const Geometry& g = plan.geometry(index);
-  const Level &source = plan.level(g.source), &target = plan.level(g.target);
+  const Geometry g = plan.geometry(index);
+  const Level source = plan.level(g.source), target = plan.level(g.target);
+  wait_for_predecessor();
   const int32_t pixel = part * PIXELS + threadIdx.x;
   if (pixel >= target.pixels || !lit(target.bits, pixel)) return;
   each_read(g, pixel, [&](int32_t read) {
@@ -224,11 +255,11 @@ __device__ void mark_reads(const Plan& plan, int32_t index, int32_t part) {
   });
 }
 
-__global__ void __launch_bounds__(THREADS)
-    rank_kernel(const __grid_constant__ Plan plan, const __grid_constant__ Rows rows) {
+__global__ void __launch_bounds__(THREADS) rank_kernel(const __grid_constant__ Plan plan) {
+  release_successor();
   const Block block = plan.block(plan.rank.first + blockIdx.x);
   if (block.job < plan.levels) {
-    rank_level(plan, block.job, block.part, rows);
+    rank_level(plan, block.job, block.part);
   } else {
     mark_reads(plan, block.job - plan.levels, block.part);
   }
@@ -236,9 +267,11 @@ __global__ void __launch_bounds__(THREADS)
 
 // Ranks and lists of the halos; the last block of each clears what a longer one before it has left.
 __global__ void __launch_bounds__(THREADS) halo_kernel(const __grid_constant__ Plan plan) {
+  release_successor();
   const Block block = plan.block(plan.halo.first + blockIdx.x);
-  const Geometry& g = plan.geometry(block.job);
+  const Geometry g = plan.geometry(block.job);
   const int32_t words = plan.level(g.source).words;
+  wait_for_predecessor();
   const int32_t word = block.part * WORDS + threadIdx.x;
   const uint32_t bits = word < words ? g.read[word] : 0;
   const bool is_last = (block.part + 1) * WORDS >= words;
@@ -255,19 +288,31 @@ __global__ void __launch_bounds__(THREADS) halo_kernel(const __grid_constant__ P
   if (threadIdx.x == 0) *g.length = length;
 }
 
+// The geometries' tables, and the levels' padded lists. It does not release its successor: a gather reads tables
+// before it waits.
 __global__ void __launch_bounds__(THREADS)
     table_kernel(const __grid_constant__ Plan plan, const __grid_constant__ Rows rows,
                  const __grid_constant__ Starts starts) {
   const int32_t block = blockIdx.x;
   int32_t index = 0;
-  for (int32_t end = plan.geometries; end - index > 1;) {
+  for (int32_t end = plan.geometries + plan.levels; end - index > 1;) {
     const int32_t middle = (index + end) / 2;
     (starts.at[middle] <= block ? index : end) = middle;
   }
-  const Geometry& g = plan.geometry(index);
   const int32_t entry = (block - starts.at[index]) * THREADS + threadIdx.x;
-  if (entry >= rows.at[g.target] * g.taps) return;
-  write_entry(g, plan.level(g.source), plan.level(g.target), rows.at[g.source], entry);
+  if (index < plan.geometries) {
+    const Geometry g = plan.geometry(index);
+    const Level source = plan.level(g.source), target = plan.level(g.target);
+    wait_for_predecessor();
+    if (entry >= rows.at[g.target] * g.taps) return;
+    write_entry(g, source, target, rows.at[g.source], plan.counts[g.target], entry);
+  } else {
+    const int32_t level = index - plan.geometries;
+    const int32_t* const listed = plan.level(level).listed;
+    int32_t* const active = plan.level(level).active;
+    wait_for_predecessor();
+    if (entry < rows.at[level]) active[entry] = listed[least(entry, plan.counts[level] - 1)];
+  }
 }
 
 }  // namespace
@@ -278,43 +323,53 @@ sige_status begin(const sige_indices& indices, const uint8_t* const* masks, cons
   const cudaStream_t stream = stream_of(execution);
   Masks all{};
   for (int32_t i = 0; i < plan.inputs; ++i) all.at[i] = masks[i];
-  if (cudaMemsetAsync(indices.state, 0, plan.cleared_bytes, stream) != cudaSuccess) return failed();
-  cover_kernel<<<most(plan.cover.count, 1), THREADS, 0, stream>>>(copy, all);
-  if (plan.decide.count) decide_kernel<<<plan.decide.count, THREADS, 0, stream>>>(copy, all);
-  for (int32_t i = 0; i < plan.steps; ++i) {
+  sige_status status = launch_overlapping<cover_kernel>(most(plan.cover.count, 1), stream, copy, all);
+  if (!status) status = launch_overlapping<decide_kernel>(plan.decide.count, stream, copy, all, indices.state);
+  for (int32_t i = 0; i < plan.steps && !status; ++i) {
     const Span step = plan.step(i);
-    step_kernel<<<step.count, THREADS, 0, stream>>>(copy, step.first);
+    status = launch_overlapping<step_kernel>(step.count, stream, copy, step.first);
   }
-  return launched();
+  return status;
+}
+
+sige_status list(const sige_indices& indices, const sige_execution& execution) {
+  const Plan& plan = *static_cast<const Plan*>(indices.plan);
+  const Plan copy = plan.in(indices.plan_copy);
+  const cudaStream_t stream = stream_of(execution);
+  const sige_status status = launch_overlapping<rank_kernel>(plan.rank.count, stream, copy);
+  return status || !plan.halo.count ? status : launch_overlapping<halo_kernel>(plan.halo.count, stream, copy);
 }
 
 sige_status finish(const sige_indices& indices, const int32_t* rows, const sige_execution& execution) {
   const Plan& plan = *static_cast<const Plan*>(indices.plan);
-  const Plan copy = plan.in(indices.plan_copy);
-  const cudaStream_t stream = stream_of(execution);
   Rows padded{};
-  for (int32_t l = 0; l < plan.levels; ++l) padded.at[l] = rows[l];
   Starts starts{};
+  const auto add = [&](int32_t at, int64_t entries) {
+    starts.at[at + 1] = starts.at[at] + static_cast<int32_t>((entries + THREADS - 1) / THREADS);
+  };
   for (int32_t i = 0; i < plan.geometries; ++i) {
     const Geometry& g = plan.geometry(i);
-    const int64_t entries = g.table || g.weights ? int64_t{rows[g.target]} * g.taps : 0;
-    starts.at[i + 1] = starts.at[i] + static_cast<int32_t>((entries + THREADS - 1) / THREADS);
+    add(i, g.table || g.weights ? int64_t{rows[g.target]} * g.taps : 0);
   }
-  rank_kernel<<<plan.rank.count, THREADS, 0, stream>>>(copy, padded);
-  if (plan.halo.count) halo_kernel<<<plan.halo.count, THREADS, 0, stream>>>(copy);
-  const int32_t blocks = starts.at[plan.geometries];
-  if (blocks) table_kernel<<<blocks, THREADS, 0, stream>>>(copy, padded, starts);
-  return launched();
+  for (int32_t l = 0; l < plan.levels; ++l) {
+    padded.at[l] = rows[l];
+    add(plan.geometries + l, rows[l]);
+  }
+  const int32_t blocks = starts.at[plan.geometries + plan.levels];
+  if (!blocks) return SIGE_OK;
+  return launch_overlapping<table_kernel>(blocks, stream_of(execution), plan.in(indices.plan_copy), padded, starts);
 }
 
 sige_status compare(const sige_compare_args*, int32_t, int32_t*, const sige_execution&);
 sige_status take_rows(const sige_move_args*, int32_t, const sige_execution&);
 sige_status put_rows(const sige_move_args*, int32_t, const sige_execution&);
+sige_status copy(const sige_copy_args*, int32_t, const sige_execution&);
 
 }  // namespace sige::cuda
 
 namespace sige {
 
-const EditBackend cuda_edit_backend{cuda::compare, cuda::take_rows, cuda::put_rows, cuda::begin, cuda::finish};
+const EditBackend cuda_edit_backend{cuda::compare, cuda::take_rows, cuda::put_rows, cuda::copy,
+                                    cuda::begin,   cuda::list,      cuda::finish};
 
 }  // namespace sige

@@ -6,6 +6,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "device.cuh"
+
 namespace sige::cuda {
 
 constexpr int MAX_DEVICES = 64;
@@ -49,6 +51,35 @@ int clusters_at_once(int threads, unsigned splits, size_t shared) {
   }
   answer.store(count, std::memory_order_relaxed);
   return count;
+}
+
+// Whether a kernel was compiled with the instructions that order overlapping kernels, on the current device.
+template <auto KERNEL>
+bool may_overlap() {
+  enum { UNKNOWN, NO, YES };
+  static std::atomic<int> known[MAX_DEVICES];
+  int device;
+  if (cudaGetDevice(&device) || device >= MAX_DEVICES) return false;
+  int answer = known[device].load(std::memory_order_relaxed);
+  if (answer == UNKNOWN) {
+    cudaFuncAttributes attributes;
+    if (cudaFuncGetAttributes(&attributes, KERNEL)) {
+      cudaGetLastError();
+      return false;
+    }
+    answer = attributes.ptxVersion >= 90 ? YES : NO;
+    known[device].store(answer, std::memory_order_relaxed);
+  }
+  return answer == YES;
+}
+
+// Launches an elementwise kernel that may start while the one before still runs: it calls wait_for_predecessor before it
+// touches what others read or write.
+template <auto KERNEL, typename... Arguments>
+sige_status launch_overlapping(dim3 grid, cudaStream_t stream, const Arguments&... arguments) {
+  Launch launch(grid.x, grid.y, 1, THREADS, 0, stream);
+  launch.config.numAttrs = may_overlap<KERNEL>() ? 1 : 0;  // the first: it has no clusters
+  return cudaLaunchKernelEx(&launch.config, KERNEL, arguments...) == cudaSuccess ? SIGE_OK : failed();
 }
 
 }  // namespace sige::cuda

@@ -169,6 +169,7 @@ const std::vector<int32_t>& Indexer::counts_and_status() {
 
 Buffers Indexer::finish(const std::vector<int32_t>& rows) {
   Parts& m = *parts_;
+  check(sige_indices_list(&m.indices, &m.execution));
   check(sige_indices_finish(&m.indices, rows.data(), &m.execution));
   Buffers feeds;
   for (size_t i = 0; i < rows.size(); ++i)

@@ -15,6 +15,7 @@ sige_status __real_sige_compare(const sige_compare_args*, int32_t, int32_t*, con
 sige_status __real_sige_take_rows(const sige_move_args*, int32_t, const sige_execution*);
 sige_status __real_sige_put_rows(const sige_move_args*, int32_t, const sige_execution*);
 sige_status __real_sige_indices_begin(const sige_indices*, const uint8_t* const*, const sige_execution*);
+sige_status __real_sige_indices_list(const sige_indices*, const sige_execution*);
 sige_status __real_sige_indices_finish(const sige_indices*, const int32_t*, const sige_execution*);
 
 sige_status __wrap_sige_compare(const sige_compare_args* args, int32_t count, int32_t* status,
@@ -44,6 +45,11 @@ sige_status __wrap_sige_indices_begin(const sige_indices* indices, const uint8_t
   fake::queue([indices, kept = std::vector<const uint8_t*>(masks, masks + indices->inputs), execution] {
     sige::check(__real_sige_indices_begin(indices, kept.data(), execution));
   });
+  return SIGE_OK;
+}
+
+sige_status __wrap_sige_indices_list(const sige_indices* indices, const sige_execution* execution) {
+  fake::queue([indices, execution] { sige::check(__real_sige_indices_list(indices, execution)); });
   return SIGE_OK;
 }
 

@@ -77,6 +77,16 @@ typedef struct sige_move_args {
 SIGE_API sige_status sige_take_rows(const sige_move_args* args, int32_t count, const sige_execution* execution);
 SIGE_API sige_status sige_put_rows(const sige_move_args* args, int32_t count, const sige_execution* execution);
 
+/* An array beside the one it is copied to; they do not overlap. */
+typedef struct sige_copy_args {
+  const void* from;
+  void* to;
+  size_t bytes;
+} sige_copy_args;
+
+/* Copies `count` arrays. args: host. CUDA: 16 arrays a launch. */
+SIGE_API sige_status sige_copy(const sige_copy_args* args, int32_t count, const sige_execution* execution);
+
 /* One axis of a geometry (AxisTaps of sige_deploy/geometry.py). */
 typedef struct sige_axis {
   const int32_t* index; /* [outputs, taps], -1: padding */
@@ -144,13 +154,18 @@ SIGE_API sige_status sige_indices_sizes(const sige_indices* indices, size_t* pla
 SIGE_API sige_status sige_indices_plan(const sige_indices* indices);
 
 /* Masks and counts of all levels. masks: host array [inputs] of pointers to uint8 [height, width], nonzero where an
- * input was edited. CUDA: a memset and two launches, and one launch more for each step from a level to the next
- * (granularity, a geometry that a level follows) in the longest chain of them. */
+ * input was edited. CUDA: two launches, and one launch more for each step from a level to the next (granularity, a
+ * geometry that a level follows) in the longest chain of them. */
 SIGE_API sige_status sige_indices_begin(const sige_indices* indices, const uint8_t* const* masks,
                                         const sige_execution* execution);
 
-/* All feeds of the edit that sige_indices_begin was last called for, again if called again. rows: host [levels], the
- * padded counts P, each at least the level's count, and 0 where that is 0. CUDA: three launches. */
+/* The active pixels and the halos of the edit that sige_indices_begin was last called for. They do not depend on padded
+ * counts, so that a GPU makes them while the host looks at the counts; of the feeds only the halos change. CUDA: two
+ * launches. */
+SIGE_API sige_status sige_indices_list(const sige_indices* indices, const sige_execution* execution);
+
+/* All feeds of the edit that sige_indices_list was last called for, again if called again. rows: host [levels], the
+ * padded counts P, each at least the level's count, and 0 where that is 0. CUDA: one launch. */
 SIGE_API sige_status sige_indices_finish(const sige_indices* indices, const int32_t* rows,
                                          const sige_execution* execution);
 

@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SIGE_API_VERSION 6
+#define SIGE_API_VERSION 7
 #define SIGE_WORKSPACE_ALIGNMENT 256
 
 #if defined(_WIN32) && defined(SIGE_BUILDING)
