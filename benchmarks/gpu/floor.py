@@ -12,17 +12,14 @@ from sige_deploy.compare import edited_masks
 from sige_deploy.indices import Indexer
 
 
-class Floor:
-    """Bounds for edits of one bundle.
+class Work:
+    """What edits of one bundle read and compute."""
 
-    bandwidth: bytes per second of a copy; rate: floating-point operations per second of a large product.
-    """
-
-    def __init__(self, bundle: Bundle, bandwidth: float, rate: float) -> None:
+    def __init__(self, bundle: Bundle) -> None:
         import onnx
 
         graph = onnx.load(str(bundle.path("edit.onnx")), load_external_data=False).graph
-        self._bundle, self._bandwidth, self._rate = bundle, bandwidth, rate
+        self._bundle = bundle
         self._indexer = Indexer(bundle.levels(), bundle.geometries(), bundle.policy())
         self._caches = {c.name: (c.shape, np.dtype(c.dtype).itemsize) for c in bundle.manifest.caches}
         self._nodes = [node for node in graph.node if node.domain == "sige"]
@@ -32,30 +29,15 @@ class Floor:
             for t in graph.initializer
         )
 
-    def of(
-        self, recorded: dict[str, np.ndarray], edited: dict[str, np.ndarray], launches: int
-    ) -> dict[str, Any]:
-        """Of one edit: `weight_mb` and `base_mb` read, `gflop`, `launches`, the ms that each takes alone at
-        this machine's rates, and `ms`, the largest of these."""
+    def of(self, recorded: dict[str, np.ndarray], edited: dict[str, np.ndarray]) -> dict[str, float]:
+        """Of one edit: `weight_mb` and `base_mb` that it reads, and its `gflop`."""
         indices = self._indexer.build(edited_masks(self._bundle, recorded, edited), only=self._inputs)
         base_bytes = sum(self._base_bytes(node, indices.feeds) for node in self._nodes)
         flops = 2 * sum(
             level.macs * indices.counts[level.id] / (level.height * level.width)
             for level in self._bundle.manifest.levels
         )
-        parts = {
-            "bytes_ms": (self.weight_bytes + base_bytes) / self._bandwidth * 1e3,
-            "flop_ms": flops / self._rate * 1e3,
-            "launch_ms": launches * LAUNCH_US / 1e3,
-        }
-        return {
-            "weight_mb": self.weight_bytes / 1e6,
-            "base_mb": base_bytes / 1e6,
-            "gflop": flops / 1e9,
-            "launches": launches,
-            **parts,
-            "ms": max(parts.values()),
-        }
+        return {"weight_mb": self.weight_bytes / 1e6, "base_mb": base_bytes / 1e6, "gflop": flops / 1e9}
 
     def _base_bytes(self, node: Any, feeds: dict[str, np.ndarray]) -> int:
         """Recorded values that an op reads: its base's halo; of attention, all keys and values."""
@@ -70,3 +52,14 @@ class Floor:
             return 0
         (batch, _, channels), size = caches[0]
         return batch * halo * channels * size
+
+
+def floor_of(work: dict[str, float], launches: int, bandwidth: float, rate: float) -> dict[str, Any]:
+    """Work and `launches` with the ms that each takes alone, and `ms`, the largest of these. bandwidth: bytes
+    per second of a copy; rate: floating-point operations per second of a large product."""
+    parts = {
+        "bytes_ms": (work["weight_mb"] + work["base_mb"]) * 1e6 / bandwidth * 1e3,
+        "flop_ms": work["gflop"] * 1e9 / rate * 1e3,
+        "launch_ms": launches * LAUNCH_US / 1e3,
+    }
+    return {**work, "launches": launches, **parts, "ms": max(parts.values())}

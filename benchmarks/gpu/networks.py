@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
@@ -127,18 +128,27 @@ def bundles(name: str) -> dict[str, str]:
     return files | {f"{name}.float32.sige": "as_given"} if name == "street" else files
 
 
-def export_missing(names: Sequence[str], folder: Path) -> None:
-    """Export the bundles that the folder lacks, each in a process of its own."""
+def exporting(name: str, folder: Path) -> list[BaseProcess]:
+    """Begin to export the bundles that the folder lacks, each in a process of its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    work = [
-        (name, folder / file, precision)
-        for name in names
-        for file, precision in bundles(name).items()
-        if not (folder / file).exists()
-    ]
-    if work:
-        with multiprocessing.get_context("spawn").Pool(len(work)) as pool:
-            pool.starmap(_export, work)
+    processes: list[BaseProcess] = []
+    for file, precision in bundles(name).items():
+        if not (folder / file).exists():
+            processes.append(
+                multiprocessing.get_context("spawn").Process(
+                    target=_export, args=(name, folder / file, precision), daemon=True
+                )
+            )
+            processes[-1].start()
+    return processes
+
+
+def exported(processes: Sequence[BaseProcess]) -> None:
+    """Wait for exports. Raises RuntimeError where one failed."""
+    for process in processes:
+        process.join()
+    if any(process.exitcode for process in processes):
+        raise RuntimeError("an export failed")
 
 
 def _export(name: str, path: Path, precision: str) -> None:

@@ -6,10 +6,12 @@
 `sd15` has the shapes of Stable Diffusion 1.5 at 512 x 512 and random weights, written on the spot; `tiny` is
 to try the program. Dense is the same networks whole in every step, torch.compile(mode="reduce-overhead"),
 float16, channels last, with diffusers' scheduler on the GPU. A time is that of the whole call, from pictures
-and masks on the host to the picture on the host; prompts were encoded before. Every result is checked before
-it is timed. Of `scenes`, the trained model of examples/scenes, the fidelity is measured and no time; on a CPU
-that takes minutes.
-Writes OUT/pipeline_<network>.json. What --folder holds of an earlier call is used again.
+and masks on the host to the picture on the host; prompts were encoded before. Of `scenes`, the trained model
+of examples/scenes, the fidelity is measured and no time; on a CPU that takes minutes.
+
+Everything is exported, compiled, checked and run once before anything is timed; network.py --pipeline does
+that beside its networks. OUT/pipeline_<network>.json is written after every part, and a part that fails does
+not keep the others from being measured. What --folder holds of an earlier call is used again.
 """
 
 from __future__ import annotations
@@ -18,53 +20,49 @@ import argparse
 import json
 import sys
 import time
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from pipeline_cases import Editor, cases, steps_of, timed
-from pipeline_dense import DensePipeline, Words
-from pipeline_model import EDITED, MODELS, PROMPT, export_seconds, exported, source_of
+from pipeline_dense import DensePipeline
+from pipeline_model import MODELS, export_seconds, exported, source_of
+from pipeline_parts import COLUMNS, EDITS, PARTS, SEED, Parts, line, row, tier_line
+from turns import Turn, alone
 
 from sige_deploy.bench import machine, versions
 from sige_deploy.pipelines.pipeline import DiffusionPipeline, open_pipeline
-from sige_deploy.pipelines.recording import Recording
-from sige_deploy.runs.tiers import GIGABYTE, Budget
 
-SHORT, LONG = 25, 50  # steps that are recorded
-ROOM = 24 * GIGABYTE
-SEED = 7
+BEGUN = time.perf_counter()
 
 
-def opened(options: argparse.Namespace) -> tuple[DiffusionPipeline, DensePipeline, dict[str, Any]]:
-    """(ours, dense, seconds that making them took); the export runs while dense is compiled."""
+def say(text: str) -> None:
+    """Print with the seconds since the start."""
+    print(f"[{time.perf_counter() - BEGUN:5.0f} s] {text}", flush=True)
+
+
+def opened(options: argparse.Namespace) -> tuple[DiffusionPipeline, DensePipeline]:
+    """(ours, dense, compiled and warm); the export runs while dense is compiled."""
     gpu = options.device != "cpu"
-    start = time.perf_counter()
     source, written = source_of(options.network, options.folder, options.device)
+    say(f"weights written in {written:.0f} s")
     path = options.folder / f"{options.network}.{options.precision}.pipeline"
     export = exported(source, path, options.precision)
     try:
-        begun = time.perf_counter()
         dtype = torch.float16 if options.precision == "float16" else torch.float32
         dense = DensePipeline(source, options.device, dtype, compiled=gpu)
-        size = sizes(source)
-        dense.warm(*size)
-        compiled = time.perf_counter() - begun
-        print(f"dense ready after {compiled:.0f} s", flush=True)
+        dense.warm(*sizes(source))
+        say("dense is ready")
     finally:
         if export is not None:
             export.join()
     if export is not None and export.exitcode:
         raise RuntimeError("the export failed")
-    parts = export_seconds(path)
-    print(f"exported: {parts or 'before'}", flush=True)
-    begun = time.perf_counter()
+    say(f"exported: {export_seconds(path) or 'before'}")
     pipeline = open_pipeline(path, options.device)
-    spent = {
-        "write_s": written, "compile_s": compiled, "export_s": parts,
-        "open_s": time.perf_counter() - begun, "ready_s": time.perf_counter() - start,
-    }  # fmt: skip
-    return pipeline, dense, spent
+    say("opened")
+    return pipeline, dense
 
 
 def sizes(source: Path) -> tuple[int, int, int]:
@@ -76,122 +74,60 @@ def sizes(source: Path) -> tuple[int, int, int]:
     return side, side, text["max_position_embeddings"]
 
 
-def recorded(
-    pipeline: DiffusionPipeline, steps: int, guidance: float, budget: Budget
-) -> tuple[Recording, dict[str, Any]]:
-    """A recording, and what it took: seconds, and bytes of the caches by tier."""
-    start = time.perf_counter()
-    recording = pipeline.record(
-        PROMPT, steps=steps, scheduler="ddim", seed=SEED, guidance=guidance, budget=budget
-    )
-    seconds = time.perf_counter() - start
-    tiers: dict[str, dict[str, int]] = {}
-    for name, track in recording.run.tracks.items():
-        for step in range(len(track)):
-            slot = track.slot(step)
-            found = tiers.setdefault(slot.tier, {})
-            found[name] = found.get(name, 0) + slot.nbytes
-    count = len(recording.run.tracks["unet"])
-    return recording, {"steps": count, "seconds": seconds, "bytes": tiers, "free_bytes": free_bytes()}
+def timed(options: argparse.Namespace, turn: Turn, write: Callable[[dict[str, Any]], None]) -> int:
+    """Measure all parts of a pipeline; `write` gets what is found after each. Returns the exit status."""
+    pipeline, dense = opened(options)
+    guidance = MODELS[options.network].guidance
+    parts = Parts(pipeline, dense, guidance, options.repeats, "crop" in options.parts, say)
+    failed: dict[str, str] = {}
 
+    def attempted(work: Callable[[str], None], part: str, what: str) -> bool:
+        start = time.perf_counter()
+        try:
+            work(part)
+        except Exception as error:  # the other parts can still be measured
+            traceback.print_exc()
+            failed[part] = f"{type(error).__name__}: {error}"
+        say(f"{part}: {'failed' if part in failed else what} after {time.perf_counter() - start:.1f} s")
+        return part not in failed
 
-def free_bytes() -> int | None:
-    """Of the GPU."""
-    return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None
-
-
-@torch.no_grad()
-def generated(recording: Recording, dense: DensePipeline) -> dict[str, float]:
-    """Distance of the recorded latents from the dense pipeline's of the same noise, over their size."""
-    editor = Editor(recording, dense)
-    words = Words(dense.placed(recording.parts.condition(PROMPT, "")["text"]), editor.words("text").guidance)
-    latents = editor.recorded.latents
-    everywhere = torch.ones(latents.shape[-2:], dtype=torch.bool, device=dense.device)
-    z = dense.denoise(latents[0], 0, words, editor.scheduler, everywhere, latents)
-    return {"record - dense": float((z - latents[-1]).square().mean().sqrt() / z.square().mean().sqrt())}
-
-
-def prompt_ms(pipeline: DiffusionPipeline) -> float:
-    """Of encoding a prompt that was not seen before, once the text encoder is loaded."""
-    pipeline.parts.condition(PROMPT, "")
-    start = time.perf_counter()
-    pipeline.parts.condition(EDITED, "")
-    return (time.perf_counter() - start) * 1e3
-
-
-def measured(options: argparse.Namespace) -> dict[str, Any]:
-    """The document."""
-    pipeline, dense, document = opened(options)
-    guidance, repeats = MODELS[options.network].guidance, options.repeats
-    document["prompt_ms"] = prompt_ms(pipeline)
-    document["free_bytes"] = free_bytes()
-    short, long = cases(*pipeline.parts.size)
-    device, host = Budget(device=ROOM), Budget(device=0, host=ROOM)
-    recorded(pipeline, 2, guidance, device)[0].close()  # whatever is loaded at the first use
-    document["records"], document["edits"], document["tiers"] = {}, [], []
-
-    recording, document["records"]["device, short"] = recorded(pipeline, SHORT, guidance, device)
-    with recording:
-        document["distances"] = generated(recording, dense)
-        print(f"recorded; {document['distances']}", flush=True)
-        editor = Editor(recording, dense)
-        for case in short:
-            document["edits"].append(timed(editor, case, repeats))
-            print(line(document["edits"][-1]), flush=True)
-    recording, document["records"]["device"] = recorded(pipeline, LONG, guidance, device)
-    with recording:
-        editor = Editor(recording, dense)
-        for case in long:
-            document["edits"].append(timed(editor, case, repeats))
-            print(line(document["edits"][-1]), flush=True)
-        document["tiers"] += [{"tier": "device", **steps_of(editor, case, repeats)} for case in long[:2]]
-    recording, document["records"]["host"] = recorded(pipeline, LONG, guidance, host)
-    with recording:
-        editor = Editor(recording, dense)
-        document["tiers"] += [{"tier": "host", **steps_of(editor, case, repeats)} for case in long[:2]]
-    return document
-
-
-COLUMNS = "kind area steps active edit dense ratio crop unet warm-up enc dec rest dB missed".split()
-
-
-def line(case: dict[str, Any]) -> str:
-    """A row of the table; times in ms."""
-    rest = case["edit_ms"] - sum(case[f"{part}_ms"] for part in ("unet", "warmup", "encoder", "decoder"))
-    values = [case["kind"], f"{case['area']:.1%}", f"{case['steps']}", f"{case['active_fraction']:.1%}"]
-    values += [f"{case['edit_ms']:.1f}", f"{case['dense_ms']:.1f}", f"{case['ratio']:.2f}"]
-    values += [f"{case['crop_ms']:.1f}" if "crop_ms" in case else "-"]
-    values += [f"{case[f'{part}_ms']:.1f}" for part in ("unet", "warmup", "encoder", "decoder")]
-    values += [f"{rest:.1f}", f"{case['psnr']:.1f}", f"{case['change_missed']:.3f}"]
-    return row(values)
-
-
-def row(values: list[str]) -> str:
-    return " ".join(f"{value:>7}" for value in values)
+    ready = [part for part in options.parts if attempted(parts.prepare, part, "prepared")]
+    if not ready:
+        return 1
+    parts.document["prepared_meanwhile"] = turn()
+    parts.begin()
+    say(row(COLUMNS))
+    for part in ready:
+        attempted(parts.measure, part, "measured")
+        write(parts.document | ({"failed": failed} if failed else {}))
+    parts.close()
+    show(parts.document)
+    far = [case for case in parts.document["edits"] if not case["near"]]
+    print(f"far from dense: {len(far)}" if far else "all near dense", flush=True)
+    for part, error in failed.items():
+        print(f"{part} failed: {error}", flush=True)
+    return 1 if far or failed else 0
 
 
 def show(document: dict[str, Any]) -> None:
     """Print what was measured."""
-    print(f"{document['network']} on {document['gpu']}: {json.dumps(document['records'])}")
+    print(f"records: {json.dumps(document['records'])}\nbytes of a step: {json.dumps(document['bytes'])}")
     print(f"a new prompt {document['prompt_ms']:.0f} ms; {document['distances']}")
-    print("\n".join([row(COLUMNS), *map(line, document["edits"])]))
-    for case in document["tiers"]:
-        print(
-            f"{case['tier']:>6}: {case['kind']} of {case['area']:.1%}: {case['edit_ms']:.1f} ms, a step "
-            f"{case['step_ms']:.2f} ms ({case['unet_ms_per_step']:.2f} in the UNet), reads "
-            f"{case['read_bytes_per_step'] / 1e6:.0f} MB a step, loads {case['load_bytes_per_s']}"
-        )
+    print("\n".join([row(COLUMNS), *map(line, document["edits"]), *map(tier_line, document["tiers"])]))
 
 
-def compared(options: argparse.Namespace) -> dict[str, Any]:
-    """The document of a trained model."""
-    from pipeline_fidelity import fidelity
+def compared(options: argparse.Namespace, write: Callable[[dict[str, Any]], None]) -> int:
+    """Compare the pictures of a trained model's edits, which takes no turn: nothing is timed."""
+    from pipeline_fidelity import fidelity, summary
 
-    pipeline, dense, _ = opened(options)
-    return {"fidelity": fidelity(pipeline, dense, range(options.seeds), MODELS[options.network].guidance)}
+    found = fidelity(*opened(options), range(options.seeds), MODELS[options.network].guidance)
+    write({"fidelity": found})
+    print(summary(found), flush=True)
+    return 0
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The settings of `run`."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -199,47 +135,45 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder of the .json file")
     parser.add_argument("--folder", type=Path, help="of weights and exports; OUT/pipelines by default")
     parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="in this order")
     parser.add_argument("--repeats", type=int, default=7, help="timed runs of each way")
     parser.add_argument("--seeds", type=int, default=4, help="of the fidelity of scenes")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    if "crop" in options.parts and not set(EDITS) & set(options.parts[: options.parts.index("crop")]):
+        parser.error(f"--parts: crop times the edits of {', '.join(EDITS)}, of which one must come before it")
     options.folder = options.folder or options.out / "pipelines"
     options.precision = "as_given" if options.device == "cpu" else "float16"
     return options
 
 
-def main() -> int:
-    options = parse()
+def run(options: argparse.Namespace, turn: Turn) -> None:
+    """Measure, and exit with 1 where something failed or is far from dense."""
     options.folder.mkdir(parents=True, exist_ok=True)
     options.out.mkdir(parents=True, exist_ok=True)
     if options.device != "cpu":
         torch.cuda.set_device(options.device)
         torch.backends.cudnn.benchmark = True
     torch.manual_seed(SEED)
-    gpu = torch.cuda.get_device_name() if options.device != "cpu" else None
-    document = {
-        "date": time.strftime("%Y-%m-%d"),
-        "command": sys.argv,
-        "network": options.network,
-        "gpu": gpu,
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "machine": machine(),
-        "versions": versions(),
-        "repeats": options.repeats,
-        **(compared(options) if MODELS[options.network].trained else measured(options)),
-    }
-    name = f"pipeline_{options.network}.json"
-    (options.out / name).write_text(json.dumps(document, indent=1) + "\n")
-    if "fidelity" in document:
-        from pipeline_fidelity import summary
 
-        print(summary(document["fidelity"]))
-        return 0
-    show(document)
-    far = [case for case in document["edits"] if not case["near"]]
-    print(f"far from dense: {len(far)} of {len(document['edits'])}" if far else "all near dense")
-    return 1 if far else 0
+    def write(found: dict[str, Any]) -> None:
+        document = {
+            "date": time.strftime("%Y-%m-%d"),
+            "command": sys.argv,
+            "network": options.network,
+            "gpu": torch.cuda.get_device_name() if options.device != "cpu" else None,
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda,
+            "machine": machine(),
+            "versions": versions(),
+            "repeats": options.repeats,
+            **found,
+        }
+        file = options.out / f"pipeline_{options.network}.json"
+        file.write_text(json.dumps(document, indent=1) + "\n")
+
+    trained = MODELS[options.network].trained
+    sys.exit(compared(options, write) if trained else timed(options, turn, write))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(parse(), alone)

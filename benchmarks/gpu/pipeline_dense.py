@@ -89,18 +89,16 @@ class DensePipeline:
     def encode(self, picture: Tensor) -> Tensor:
         """float32 [C, h, w] of uint8 [H, W, 3] on the device."""
         image = picture.permute(2, 0, 1)[None].float() / 127.5 - 1
-        image = image.to(self.dtype).contiguous(memory_format=torch.channels_last)
-        return self._encoder({"image": image})[0][0].float()
+        return self._encoder({"image": self._given(image)})[0][0].float()
 
     def decode(self, latents: Tensor) -> Tensor:
         """uint8 [H, W, 3] on the device."""
-        given = latents[None].to(self.dtype).contiguous(memory_format=torch.channels_last)
-        image = self._decoder({"latents": given})[0][0].float()
+        image = self._decoder({"latents": self._given(latents[None])})[0][0].float()
         return ((image + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0)
 
     def predict(self, z: Tensor, timestep: float, words: Words) -> Tensor:
         """The guided prediction, float32 [C, h, w]."""
-        sample = z.to(self.dtype)[None].repeat(2, 1, 1, 1).contiguous(memory_format=torch.channels_last)
+        sample = self._given(z[None].repeat(2, 1, 1, 1))
         time = torch.full((1,), timestep, device=self.device)
         noise = self._unet({"sample": sample, "timestep": time, "text": words.text})[0].float()
         return noise[0] + words.guidance * (noise[1] - noise[0])
@@ -116,6 +114,10 @@ class DensePipeline:
             z = scheduler.step(noise, timestep, z, return_dict=False)[0]
             z = torch.where(mask, z, around[step + 1])
         return z
+
+    def _given(self, value: Tensor) -> Tensor:
+        """A network's input, always with the same strides: others would have it compiled again."""
+        return value.to(self.dtype).clone(memory_format=torch.channels_last)
 
     # ---- edits of a recorded picture -----------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from sige_deploy.pipeline_folder import read_pipeline
 
 SEED = 0
 PROMPT, EDITED = "a red house by a lake", "a blue house by a lake"
+NEW = "a lake by a blue house"
 SCHEDULER: dict[str, Any] = {  # Stable Diffusion 1.5's
     "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000,
     "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1,
@@ -146,7 +147,7 @@ def _write(folder: Path, model: Model, device: str) -> None:
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    letters = sorted({letter for prompt in (PROMPT, EDITED) for letter in prompt} - {" "})
+    letters = sorted({letter for prompt in (PROMPT, EDITED, NEW) for letter in prompt} - {" "})
     vocabulary = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
     text = CLIPTextConfig(vocab_size=len(vocabulary), bos_token_id=0, eos_token_id=1, **model.text)
     torch.manual_seed(SEED)

@@ -1,12 +1,13 @@
 """Several measurements on one machine: all prepare at once, then each has the machine to itself.
 
 Each is a task in a process of its own. It prepares, calls the turn it was given, which comes back when nobody
-else works, and measures; its turn ends with its process. The first turn begins when every task is ready or has
-ended, or when time is up: then those that are ready begin, and later ones follow as they come.
+else works, and measures; its turn ends with its process. The first turn begins when every task is ready or
+has ended, or when time is up: then those that are ready begin, and later ones follow as they come.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import time
@@ -96,10 +97,8 @@ class _Participant:
 
     def measure(self, preparing: list[str]) -> None:
         """Give it the turn and wait for its end."""
-        try:
+        with contextlib.suppress(OSError):  # it may have just ended
             self._pipe.send(preparing)
-        except OSError:  # it has just ended
-            pass
         self.process.join()
 
 
