@@ -1,13 +1,13 @@
 """Which row counts a bundle gets Core ML models for.
 
 A model has static shapes and holds all weights, so there are few: one for each share of the network's work
-below, as large at every level as the edits of that share need it. Rows are the width of a texture, so edits
-with more rows than that at some level have no model; they run dense.
+below, as large at every level as compact edits of that share need it; ragged ones may take the next. Rows are
+the width of a texture, so edits with more rows than that at some level have no model; they run dense.
 """
 
 from __future__ import annotations
 
-from sige_deploy.buckets import Buckets
+from sige_deploy.buckets import compact
 from sige_deploy.coreml.checker import PIXELS
 from sige_deploy.errors import ExportError
 from sige_deploy.manifest import Manifest
@@ -20,7 +20,7 @@ WORTHWHILE = 1.25  # times the rows of the model before at some level; less take
 def buckets(manifest: Manifest) -> list[dict[str, int]]:
     """Rows of each level by id, for each model, the smallest first. Raises ExportError where even the
     smallest edit has too many rows for a texture."""
-    fitting = [(share, rows) for share, rows in Buckets(manifest).listed() if max(rows.values()) <= PIXELS]
+    fitting = [(share, rows) for share, rows in compact(manifest) if max(rows.values()) <= PIXELS]
     if not fitting:
         raise ExportError(
             f"Core ML cannot run the edits of this bundle: even the smallest has more than {PIXELS} rows at "

@@ -1,9 +1,9 @@
 """Optimisation profiles of an edit engine, from the row buckets of its bundle.
 
-The levels of an edit grow together, so a profile is a range of buckets: at each level up to the rows of the
-largest, tuned for those of the middle one. No level has a least number of rows, for an edit may leave one
-without any. Small edits get a profile of their own, as what is best for a few rows is not for many, and as
-it needs less memory.
+The levels of an edit grow together, so a profile is a range of buckets: at each level up to the most rows of
+any, tuned for a compact edit of middle size. No level has a least number of rows, for an edit may leave one
+without any. Small edits get a profile of their own, as what is best for a few rows is not for many, and as it
+needs less memory.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import median_low
 
-from sige_deploy.buckets import Buckets
+from sige_deploy.buckets import Buckets, compact
 from sige_deploy.indices import bucket
 from sige_deploy.manifest import Manifest
 
@@ -24,16 +24,20 @@ Profile = dict[str, tuple[int, int, int]]
 def profiles(manifest: Manifest) -> list[Profile]:
     """(least, best, most) rows of each level by id, one for each share that has buckets of its own, smallest
     first."""
-    buckets = Buckets(manifest).listed()
+    buckets, edits = Buckets(manifest).listed(), compact(manifest)
     made: list[Profile] = []
     lower = -1.0
     for upper in SHARES:
         last = upper == SHARES[-1]
-        within = [rows for share, rows in buckets if lower < share and (share <= upper or last)]
+        within, common = (
+            [rows for share, rows in sizes if lower < share and (share <= upper or last)]
+            for sizes in (buckets, edits)
+        )
         if not within:
             continue
         lower = upper
-        best = within[median_low(range(len(within)))]
+        tuned = common or within  # small networks have few sizes
+        best = tuned[median_low(range(len(tuned)))]
         profile = {}
         for level in manifest.levels:
             # What hosts pad to may exceed the level's pixels.
