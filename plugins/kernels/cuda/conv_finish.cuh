@@ -89,17 +89,26 @@ __device__ inline void add8(const uint4& from, float (&x)[8]) {
   for (int i = 0; i < 8; ++i) x[i] += each[i];
 }
 
+// Where vector `index` of a tile's outputs begins. A gate leaves half of the columns; both numbers are known when this is
+// compiled, and so nothing is divided.
+template <typename S>
+__device__ void locate(int index, bool gated, int& row, int& column) {
+  constexpr int WHOLE = S::COLUMNS / 8, HALF = WHOLE / 2;
+  row = gated ? index / HALF : index / WHOLE;
+  column = (gated ? index % HALF : index % WHOLE) * 8;
+}
+
 // Eight outputs of one row: what is done to their sum, loaded ahead of it.
 class Epilogue {
   using Vector = uint4;  // of halves, which the compiler would take apart, and so wait for, where they are loaded
 
  public:
-  // Vector `index` of the block's tile, of `columns` outputs a row.
+  // Vector `index` of the block's tile.
   template <typename S>
-  __device__ void load(const ConvParameters& p, int index, int columns) {
-    row_ = index / (columns / 8);
+  __device__ void load(const ConvParameters& p, int index) {
+    locate<S>(index, p.gated, row_, column_);
     const int32_t row = blockIdx.y * S::ROWS + row_;
-    const int32_t channel = blockIdx.x * columns + index % (columns / 8) * 8;
+    const int32_t channel = blockIdx.x * (p.gated ? S::COLUMNS / 2 : S::COLUMNS) + column_;
     valid_ = row_ < S::ROWS && row < p.rows && channel < p.outputs;
     if (!valid_) return;
     at_ = int64_t{row} * p.outputs + channel;
@@ -118,6 +127,7 @@ class Epilogue {
 
   __device__ bool valid() const { return valid_; }
   __device__ int row() const { return row_; }  // of the tile
+  __device__ int column() const { return column_; }
 
   // Of a valid vector. x: the products; gates: those behind them, of a gated conv.
   __device__ void store(const ConvParameters& p, float (&x)[8], float (&gates)[8], float factor) const {
@@ -149,7 +159,7 @@ class Epilogue {
 
  private:
   bool valid_ = false;
-  int row_ = 0;
+  int row_ = 0, column_ = 0;
   int64_t at_;
   Vector bias_, gate_bias_, multiplier_, residual_;  // gate_bias_: or the embedding
 };
@@ -183,28 +193,27 @@ class Finish {
       prefetch(p_.addends.bias + int64_t{part} * p_.outputs + column, min(columns_, p_.outputs - column));
   }
 
-  // Loads ahead what the thread adds first. The kernel before must have finished.
+  // Loads ahead what the thread adds first. The kernel before must have finished. By whole warps, once: the cluster's
+  // barrier also empties the L1 cache, and so is behind them before there is something to send.
   __device__ void prepare() {
-    if (threadIdx.x < share_) epilogue_.template load<S>(p_, rank_ * share_ + threadIdx.x, columns_);
+    __syncwarp();
+    if (blocks_ > 1) cluster_wait();  // all have started, and expect
+    if (threadIdx.x < share_) epilogue_.template load<S>(p_, rank_ * share_ + threadIdx.x);
   }
 
   // shared: the groups' sums; received: RECEIVED_BYTES; moments: [block][row][2]. After `prepare`.
   __device__ void run(const unsigned char* shared, float* received, float* moments, const Inbox& inbox) {
     const float* const sums = reinterpret_cast<const float*>(shared);
     __syncthreads();
-    if (blocks_ > 1) {
-      cluster_wait();  // all have started, and expect
-      send(sums, received, moments, inbox);
-    }
+    if (blocks_ > 1) send(sums, received, moments, inbox);
     for (int i = threadIdx.x; i < share_; i += S::THREADS) {
-      if (i >= S::THREADS) epilogue_.template load<S>(p_, rank_ * share_ + i, columns_);
+      if (i >= S::THREADS) epilogue_.template load<S>(p_, rank_ * share_ + i);
       if (blocks_ > 1) inbox.wait();
       if (!epilogue_.valid()) continue;
       float x[8] = {}, gates[8] = {}, factor = 1.0f;
       if (blocks_ == 1) {
-        const int column = i % (columns_ / 8) * 8;
-        add_groups(sums, epilogue_.row(), column, x);
-        if (p_.gated) add_groups(sums, epilogue_.row(), columns_ + column, gates);
+        add_groups(sums, epilogue_.row(), epilogue_.column(), x);
+        if (p_.gated) add_groups(sums, epilogue_.row(), columns_ + epilogue_.column(), gates);
         if (norms()) factor = inverse_deviation(moments_of(sums, epilogue_.row()), p_);
       } else {
 #pragma unroll 4
@@ -247,10 +256,13 @@ class Finish {
   __device__ void send(const float* sums, float* received, float* moments, const Inbox& inbox) const {
     for (int i = threadIdx.x; i < S::VECTORS; i += S::THREADS) {
       const int row = i / (S::COLUMNS / 8), column = i % (S::COLUMNS / 8) * 8;
-      const int part = column / columns_, vector = row * (columns_ / 8) + column % columns_ / 8;
+      const int part = column >= columns_, vector = (row * columns_ + column - part * columns_) / 8;
+      int block = 0;  // vector / share_, sooner than by a division
+#pragma unroll
+      for (int next = 1; next < MAX_SPLITS; ++next) block += vector >= next * share_;
       float x[8] = {};
       add_groups(sums, row, column, x);
-      inbox.send(received + ((rank_ * share_ + vector % share_) * parts_ + part) * 8, vector / share_, x);
+      inbox.send(received + ((rank_ * share_ + vector - block * share_) * parts_ + part) * 8, block, x);
     }
     if (!norms()) return;
     for (int i = threadIdx.x; i < S::ROWS / 4 * blocks_; i += S::THREADS) {

@@ -4,8 +4,9 @@
 // A block owns a tile of rows x outputs and a part of the depth; the blocks of a cluster share a tile and add up their
 // parts through distributed shared memory. One thread has tiles of both matrices brought by the tensor memory
 // accelerator, several stages ahead, and a warpgroup multiplies them. Another one sums up the moments of rows that are
-// normalised, or applies affine and activation before tiles are multiplied. Launched with programmatic stream serialisation: while the kernel before still runs, the first tiles of
-// the weight are read into shared memory and the next ones into the L2 cache.
+// normalised, or applies affine and activation before tiles are multiplied. Launched with programmatic stream
+// serialisation: while the kernel before still runs, the first tiles of the weight are read into shared memory and the
+// next ones into the L2 cache.
 #include "conv_product.h"
 
 #include "conv_finish.cuh"
