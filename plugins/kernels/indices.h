@@ -14,7 +14,7 @@
 
 namespace sige::indices {
 
-constexpr int TILE_ROWS = 32, TILE_COLUMNS = 64;  // of an input, whose share in all levels' means one block adds up
+constexpr int TILE_ROWS = 8, TILE_COLUMNS = 64;  // of an input, whose share in all levels' means one block adds up
 constexpr int PIXELS = 256;                       // of a level that one block decides
 constexpr int WORDS = 256;                        // of 32 pixels that one block ranks
 constexpr double MARGIN = 0.001;                  // as masks.py
@@ -118,17 +118,25 @@ SIGE_HD T most(T a, T b) { return a > b ? a : b; }
 
 SIGE_HD bool lit(const uint32_t* bits, int32_t pixel) { return bits[pixel >> 5] >> (pixel & 31) & 1; }
 
+// Whether a search ends with the first find. On a GPU it has all loads under way at once instead.
+#ifdef __CUDA_ARCH__
+#define SIGE_UNROLL _Pragma("unroll 4")
+constexpr bool STOPS = false;
+#else
+#define SIGE_UNROLL
+constexpr bool STOPS = true;
+#endif
+
 // Whether test(y, x) holds within `radius` along the row or the column.
 template <typename Test>
 SIGE_HD bool any_in_cross(const Test& test, int32_t height, int32_t width, int32_t y, int32_t x, int32_t radius) {
   const int32_t right = least(x + radius, width - 1), bottom = least(y + radius, height - 1);
-  for (int32_t at = most(x - radius, 0); at <= right; ++at) {
-    if (test(y, at)) return true;
-  }
-  for (int32_t at = most(y - radius, 0); at <= bottom; ++at) {
-    if (test(at, x)) return true;
-  }
-  return false;
+  bool found = false;
+  SIGE_UNROLL
+  for (int32_t at = most(x - radius, 0); at <= right && !(STOPS && found); ++at) found |= test(y, at);
+  SIGE_UNROLL
+  for (int32_t at = most(y - radius, 0); at <= bottom && !(STOPS && found); ++at) found |= test(at, x);
+  return found;
 }
 
 SIGE_HD bool is_edited(const Plan& plan, int32_t input, const uint8_t* mask, int32_t y, int32_t x) {

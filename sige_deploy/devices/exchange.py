@@ -17,7 +17,10 @@ from sige_deploy.masks import resample_mask
 
 class Exchange:
     """To and from one memory. torch tensors on the memory's own GPU are copied there, in the order of torch's
-    current stream; everything else goes through host memory. copies: for as many arrays as there are inputs."""
+    current stream; everything else goes through host memory.
+
+    copies: for as many arrays as there are inputs.
+    """
 
     def __init__(self, memory: Memory, copies: Copies) -> None:
         self._memory, self._copies = memory, copies

@@ -66,6 +66,11 @@ __device__ int32_t block_scan(int32_t value, int32_t& total) {
   return before + up_to - value;
 }
 
+// A level's pixels that a tile has a share in, and how many there are of the levels before.
+struct Extent {
+  int32_t y, x, columns, first;
+};
+
 // Samples' sums of a turn. The turns are read past L1: they change between kernels that run side by side.
 template <typename T>
 __device__ T* in_turn(const Plan& plan, T* sums, uint32_t turn) {
@@ -86,12 +91,24 @@ __global__ void __launch_bounds__(THREADS)
 
   __shared__ Sample samples[SIGE_MAX_LEVELS];
   __shared__ uint64_t tiles[2][TILE_ROWS];
+  __shared__ Extent extents[SIGE_MAX_LEVELS];
+  __shared__ uint32_t largest[SIGE_MAX_LEVELS];
   bool reads_grown = false, reads_plain = false;
+  int32_t targets = 0, all_targets;
+  Extent extent{};
   if (threadIdx.x < plan.levels) {
     const Sample s = samples[threadIdx.x] = plan.sample(block.job, threadIdx.x);
     reads_grown = s.covered && s.grown;
     reads_plain = s.covered && !s.grown;
+    largest[threadIdx.x] = 0;
+    if (s.covered) {
+      extent.y = first_target(top, s.source_y, s.target_y), extent.x = first_target(left, s.source_x, s.target_x);
+      extent.columns = last_target(right, s.source_x, s.target_x) - extent.x + 1;
+      targets = (last_target(bottom, s.source_y, s.target_y) - extent.y + 1) * extent.columns;
+    }
   }
+  extent.first = block_scan(targets, all_targets);
+  if (threadIdx.x < plan.levels) extents[threadIdx.x] = extent;
   const bool any_grown = __syncthreads_or(reads_grown), any_plain = __syncthreads_or(reads_plain);
   wait_for_predecessor();
   const uint32_t turn = __ldcg(plan.turns);
@@ -119,22 +136,18 @@ __global__ void __launch_bounds__(THREADS)
   }
   if (!__syncthreads_or(any)) return;
 
-  for (int32_t l = 0; l < plan.levels; ++l) {
+  for (int32_t i = threadIdx.x, l = 0; i < all_targets; i += THREADS) {
+    while (l + 1 < plan.levels && extents[l + 1].first <= i) ++l;
     const Sample& s = samples[l];
-    if (!s.covered) continue;
-    const int32_t y = first_target(top, s.source_y, s.target_y), x = first_target(left, s.source_x, s.target_x);
-    const int32_t rows = last_target(bottom, s.source_y, s.target_y) - y + 1;
-    const int32_t columns = last_target(right, s.source_x, s.target_x) - x + 1;
-    uint32_t* const covered = in_turn(plan, s.covered, turn);
-    uint32_t largest = 0;
-    for (int32_t i = threadIdx.x; i < rows * columns; i += THREADS) {
-      const int32_t v = y + i / columns, u = x + i % columns;
-      const uint32_t share = share_of(s, tiles[s.grown], top, left, v, u);
-      // Shares only add up, so the largest sum that anyone saw is the largest of the final ones.
-      if (share) largest = most(largest, atomicAdd(covered + v * s.width + u, share) + share);
-    }
-    for (int offset = 16; offset; offset >>= 1) largest = most(largest, __shfl_xor_sync(~0u, largest, offset));
-    if (lane == 0 && largest) atomicMax(in_turn(plan, s.largest, turn), largest);
+    const Extent& e = extents[l];
+    const int32_t v = e.y + (i - e.first) / e.columns, u = e.x + (i - e.first) % e.columns;
+    const uint32_t share = share_of(s, tiles[s.grown], top, left, v, u);
+    // Shares only add up, so the largest sum that anyone saw is the largest of the final ones.
+    if (share) atomicMax(largest + l, atomicAdd(in_turn(plan, s.covered, turn) + v * s.width + u, share) + share);
+  }
+  __syncthreads();
+  if (threadIdx.x < plan.levels && largest[threadIdx.x]) {
+    atomicMax(in_turn(plan, samples[threadIdx.x].largest, turn), largest[threadIdx.x]);
   }
 }
 
