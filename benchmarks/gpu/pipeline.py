@@ -26,10 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pipeline_cases import WARM
 from pipeline_dense import DensePipeline
-from pipeline_model import MODELS, export_seconds, exported, source_of
+from pipeline_model import MODELS, PROMPT, export_seconds, exported, source_of
 from pipeline_parts import COLUMNS, EDITS, PARTS, SEED, Parts, line, row, tier_line
-from turns import Turn, alone
+from turns import Turn
 
 from sige_deploy.bench import machine, versions
 from sige_deploy.pipelines.pipeline import DiffusionPipeline, open_pipeline
@@ -42,17 +43,21 @@ def say(text: str) -> None:
     print(f"[{time.perf_counter() - BEGUN:5.0f} s] {text}", flush=True)
 
 
-def opened(options: argparse.Namespace) -> tuple[DiffusionPipeline, DensePipeline]:
-    """(ours, dense, compiled and warm); the export runs while dense is compiled."""
-    gpu = options.device != "cpu"
+def opened(options: argparse.Namespace, turn: Turn) -> tuple[DiffusionPipeline, DensePipeline]:
+    """(ours, dense; compiled and warm); the export runs while dense is compiled."""
     source, written = source_of(options.network, options.folder, options.device)
     say(f"weights written in {written:.0f} s")
     path = options.folder / f"{options.network}.{options.precision}.pipeline"
     export = exported(source, path, options.precision)
     try:
         dtype = torch.float16 if options.precision == "float16" else torch.float32
-        dense = DensePipeline(source, options.device, dtype, compiled=gpu)
-        dense.warm(*sizes(source))
+        dense = DensePipeline(source, options.device, dtype)
+        with turn.tuning():  # cuDNN tries its kernels; what is compiled takes those found here
+            dense.warm(*sizes(source))
+        if options.device != "cpu":
+            dense.compile()
+            for _ in range(WARM):
+                dense.warm(*sizes(source))
         say("dense is ready")
     finally:
         if export is not None:
@@ -61,6 +66,8 @@ def opened(options: argparse.Namespace) -> tuple[DiffusionPipeline, DensePipelin
         raise RuntimeError("the export failed")
     say(f"exported: {export_seconds(path) or 'before'}")
     pipeline = open_pipeline(path, options.device)
+    with turn.tuning():  # ONNX Runtime tries cuDNN's kernels
+        pipeline.record(PROMPT, steps=2, scheduler="ddim").close()
     say("opened")
     return pipeline, dense
 
@@ -76,7 +83,7 @@ def sizes(source: Path) -> tuple[int, int, int]:
 
 def timed(options: argparse.Namespace, turn: Turn, write: Callable[[dict[str, Any]], None]) -> int:
     """Measure all parts of a pipeline; `write` gets what is found after each. Returns the exit status."""
-    pipeline, dense = opened(options)
+    pipeline, dense = opened(options, turn)
     guidance = MODELS[options.network].guidance
     parts = Parts(pipeline, dense, guidance, options.repeats, "crop" in options.parts, say)
     failed: dict[str, str] = {}
@@ -116,11 +123,11 @@ def show(document: dict[str, Any]) -> None:
     print("\n".join([row(COLUMNS), *map(line, document["edits"]), *map(tier_line, document["tiers"])]))
 
 
-def compared(options: argparse.Namespace, write: Callable[[dict[str, Any]], None]) -> int:
+def compared(options: argparse.Namespace, turn: Turn, write: Callable[[dict[str, Any]], None]) -> int:
     """Compare the pictures of a trained model's edits, which takes no turn: nothing is timed."""
     from pipeline_fidelity import fidelity, summary
 
-    found = fidelity(*opened(options), range(options.seeds), MODELS[options.network].guidance)
+    found = fidelity(*opened(options, turn), range(options.seeds), MODELS[options.network].guidance)
     write({"fidelity": found})
     print(summary(found), flush=True)
     return 0
@@ -172,8 +179,8 @@ def run(options: argparse.Namespace, turn: Turn) -> None:
         file.write_text(json.dumps(document, indent=1) + "\n")
 
     trained = MODELS[options.network].trained
-    sys.exit(compared(options, write) if trained else timed(options, turn, write))
+    sys.exit(compared(options, turn, write) if trained else timed(options, turn, write))
 
 
 if __name__ == "__main__":
-    run(parse(), alone)
+    run(parse(), Turn())

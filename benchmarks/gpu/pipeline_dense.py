@@ -40,6 +40,10 @@ class Words:
     guidance: float
 
 
+def _called(module: nn.Module) -> Call:
+    return lambda inputs: dense.outputs_of(module(**inputs))
+
+
 class _Unet(nn.Module):
     """A Denoiser that keeps nothing of a call: what it hands to its layers would outlive the CUDA graph."""
 
@@ -54,32 +58,34 @@ class _Unet(nn.Module):
 
 
 class DensePipeline:
-    """The networks of a diffusers folder on a device, compiled or as they are. Pictures uint8 [H, W, 3]."""
+    """The networks of a diffusers folder on a device, compiled once `compile` was called. Pictures uint8
+    [H, W, 3]."""
 
-    def __init__(self, source: Path, device: str, dtype: torch.dtype, compiled: bool) -> None:
+    def __init__(self, source: Path, device: str, dtype: torch.dtype) -> None:
         self.device, self.dtype = torch.device(device), dtype
         vae = load_network(source / "vae", "AutoencoderKL", dtype)
         unet = load_network(source / "unet", "UNet2DConditionModel", dtype)
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
         denoiser = Denoiser(unet)
         self.widths, self.channels = sum(denoiser.widths), vae.config.latent_channels
-        self._unet, self._encoder, self._decoder = (
-            self._ready(module, compiled) for module in (_Unet(denoiser), VaeEncoder(vae), VaeDecoder(vae))
-        )
+        self._modules = [
+            module.eval().to(self.device, memory_format=torch.channels_last)
+            for module in (_Unet(denoiser), VaeEncoder(vae), VaeDecoder(vae))
+        ]
+        self._unet, self._encoder, self._decoder = map(_called, self._modules)
+
+    def compile(self) -> None:
+        """Have the networks compiled at their next calls."""
+        self._unet, self._encoder, self._decoder = map(dense.Compiled, self._modules)
 
     @torch.no_grad()
     def warm(self, height: int, width: int, tokens: int) -> None:
-        """Call every network as later calls do, so that all of it is compiled and captured."""
+        """Call every network once as later calls do."""
         picture = torch.zeros(height, width, 3, dtype=torch.uint8, device=self.device)
         text = torch.zeros(2, tokens, self.widths, dtype=self.dtype, device=self.device)
-        for _ in range(3):
-            z = self.encode(picture)
-            self.predict(z, 500.0, Words(text, 1.0))
-            self.decode(z)
-
-    def _ready(self, module: nn.Module, compiled: bool) -> Call:
-        module = module.eval().to(self.device, memory_format=torch.channels_last)
-        return dense.Compiled(module) if compiled else lambda given: dense.outputs_of(module(**given))
+        z = self.encode(picture)
+        self.predict(z, 500.0, Words(text, 1.0))
+        self.decode(z)
 
     def placed(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)

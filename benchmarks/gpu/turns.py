@@ -8,23 +8,49 @@ has ended, or when time is up: then those that are ready begin, and later ones f
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import multiprocessing
 import os
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 PAUSE = 0.05  # seconds between two looks; a task that waits sleeps in the kernel
 COMPILE_THREADS = 4
 
-#: Waits until nobody else measures; names of those that prepare nevertheless, because their time was up.
-Turn = Callable[[], list[str]]
+
+class Turn:
+    """What a task is given; made without arguments, that of a program which runs alone."""
+
+    def __init__(self, pipe: Any = None, tuning: Path | None = None) -> None:
+        self._pipe, self._tuning = pipe, tuning
+
+    def __call__(self) -> list[str]:
+        """Wait until nobody else measures. Returns the names of those that prepare nevertheless, because
+        their time was up."""
+        if self._pipe is None:
+            return []
+        try:
+            self._pipe.send("ready")
+            preparing: list[str] = self._pipe.recv()
+        except (EOFError, OSError):
+            raise SystemExit("there are no turns any more: the program that gave them has ended") from None
+        return preparing
+
+    @contextlib.contextmanager
+    def tuning(self) -> Iterator[None]:
+        """For what chooses among kernels by their times while it prepares: one task at a time does."""
+        if self._tuning is None:
+            yield
+            return
+        with self._tuning.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
 Task = Callable[[Turn], None]
-
-
-def alone() -> list[str]:
-    """The turn of what runs alone."""
-    return []
 
 
 def in_turns(tasks: Mapping[str, Task], limit_s: float) -> list[str]:
@@ -37,7 +63,14 @@ def in_turns(tasks: Mapping[str, Task], limit_s: float) -> list[str]:
 
     if len(tasks) > 1:
         _share_cores(len(tasks))
-    everyone = [_Participant(name, task) for name, task in tasks.items()]
+    with tempfile.TemporaryDirectory() as folder:
+        everyone = [_Participant(name, task, Path(folder) / "tuning") for name, task in tasks.items()]
+        _give_turns(everyone, limit_s, say)
+    return [one.name for one in everyone if one.process.exitcode]
+
+
+def _give_turns(everyone: Sequence[_Participant], limit_s: float, say: Callable[[str], None]) -> None:
+    start, begun = time.monotonic(), False
 
     def look() -> list[_Participant]:
         """Those that are ready, after saying what is new."""
@@ -49,7 +82,6 @@ def in_turns(tasks: Mapping[str, Task], limit_s: float) -> list[str]:
     def preparing() -> list[str]:
         return [one.name for one in everyone if one.state == "preparing"]
 
-    begun = False
     while (ready := look()) or preparing():
         late = preparing()
         if not begun and (not late or time.monotonic() - start >= limit_s):
@@ -61,7 +93,6 @@ def in_turns(tasks: Mapping[str, Task], limit_s: float) -> list[str]:
             ready[0].measure(late)
         else:
             time.sleep(PAUSE)
-    return [one.name for one in everyone if one.process.exitcode]
 
 
 def _share_cores(count: int) -> None:
@@ -74,11 +105,11 @@ def _share_cores(count: int) -> None:
 class _Participant:
     """A task in its process. state: "preparing", "ready", or how it ended."""
 
-    def __init__(self, name: str, task: Task) -> None:
+    def __init__(self, name: str, task: Task, tuning: Path) -> None:
         context = multiprocessing.get_context("spawn")
         self.name, self.state = name, "preparing"
         self._pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_run, args=(task, theirs), name=name)
+        self.process = context.Process(target=_run, args=(task, theirs, tuning), name=name)
         self.process.start()
         theirs.close()
 
@@ -102,13 +133,5 @@ class _Participant:
         self.process.join()
 
 
-def _run(task: Task, pipe: Any) -> None:
-    def turn() -> list[str]:
-        try:
-            pipe.send("ready")
-            preparing: list[str] = pipe.recv()
-        except (EOFError, OSError):
-            raise SystemExit("there are no turns any more: the program that gave them has ended") from None
-        return preparing
-
-    task(turn)
+def _run(task: Task, pipe: Any, tuning: Path) -> None:
+    task(Turn(pipe, tuning))

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,15 +36,24 @@ def logged(folder: Path) -> list[str]:
     return (folder / "log").read_text().splitlines()
 
 
+@contextmanager
+def only_one(file: Path) -> Iterator[None]:
+    """Fails where another process is inside."""
+    with file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.2)
+        yield
+
+
 def task(folder: Path, name: str, seconds: float, turn: Any) -> None:
-    """Prepares so long, then measures alone: two at once would fail."""
+    """Prepares so long, then measures alone."""
+    with turn.tuning(), only_one(folder / "tuning"):
+        pass
     time.sleep(seconds)
     log(folder, name, "ready")
     preparing = turn()
-    with (folder / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with only_one(folder / "measuring"):
         log(folder, name, "begins", *preparing)
-        time.sleep(0.2)
         log(folder, name, "ends")
 
 
@@ -52,6 +62,7 @@ def failing(turn: Any) -> None:
 
 
 def killed(turn: Any) -> None:
+    turn.tuning().__enter__()
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -31,6 +31,7 @@ from .indices_cases import Network
 
 REPEATS = 200
 STEPS = ("compare", "begin", "round trip", "list", "finish", "take rows")
+CHECKS = ("compare", "moves", "networks")
 SHARES = (0.0001, 0.012, 0.05, 0.3, 1.0)  # of an input's area, as a square
 
 
@@ -342,20 +343,31 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=150, help="random networks")
     parser.add_argument("--small", action="store_true", help="small cases, for a sanitizer")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=CHECKS,
+        default=CHECKS,
+        metavar="NAME",
+        help="what to check beside bundles: %(choices)s",
+    )
     parser.add_argument("bundles", type=Path, nargs="*")
     options = parser.parse_args()
+    print(f"checking {', '.join(options.only)}", flush=True)
     kernels, memory = Kernels(options.library), TorchMemory()
     kernels.check_device(0)
     bundles = {folder.name: _open(folder) for folder in options.bundles}
     wrong = 0
     with torch.cuda.stream(torch.cuda.Stream()):
-        results = {
-            "compare": check_compare(kernels, memory, options.seed, options.small),
-            "row moves": check_moves(kernels, memory, options.seed),
-            f"{options.cases} random networks": check_random(
-                kernels, memory, options.cases, options.seed, 24 if options.small else 100
-            ),
-        }
+        results = {}
+        if "compare" in options.only:
+            results["compare"] = check_compare(kernels, memory, options.seed, options.small)
+        if "moves" in options.only:
+            results["row moves"] = check_moves(kernels, memory, options.seed)
+        if "networks" in options.only:
+            largest = 24 if options.small else 100
+            wrong_networks = check_random(kernels, memory, options.cases, options.seed, largest)
+            results[f"{options.cases} random networks"] = wrong_networks
         for name, (network, _) in bundles.items():
             results[name] = check_bundle(kernels, memory, network, options.seed)
         for name, count in results.items():
