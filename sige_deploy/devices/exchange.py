@@ -40,45 +40,32 @@ class Exchange:
             resampled = resample_mask(as_numpy("mask", mask), (buffer.shape[0], buffer.shape[1]), threshold)
             self._memory.upload(resampled.view(np.uint8), buffer)
 
-    def room(self, results: Mapping[str, Buffer], given: Mapping[str, Any]) -> dict[str, Any] | None:
-        """New tensors of the buffers' shapes where `give` copies on the memory's own GPU, else None. To be
-        called while the GPU has other work, before that which makes the results."""
-        tensor = _first_tensor(given)
+    def give(
+        self, results: Mapping[str, Buffer], given: Mapping[str, Any], later: Callable[[], None]
+    ) -> dict[str, Any]:
+        """The buffers' contents after all work before as new arrays: torch tensors on the device of the first
+        tensor among `given`, numpy arrays where there is none. later: queues work that is not waited for."""
+        memory = self._memory
+        tensor = next((value for value in given.values() if is_tensor(value)), None)
         if tensor is None or not self._here(tensor):
-            return None
+            arrays = {name: memory.download(buffer) for name, buffer in results.items()}
+            later()
+            if tensor is None:
+                return arrays
+            torch = sys.modules["torch"]
+            return {name: torch.from_numpy(array).to(tensor.device) for name, array in arrays.items()}
         torch = sys.modules["torch"]
         outputs = {
             name: torch.empty(buffer.shape, dtype=getattr(torch, buffer.dtype.name), device=tensor.device)
             for name, buffer in results.items()
         }
         self._wait()  # torch may have given us memory that its stream is not done with
-        return outputs
-
-    def give(
-        self,
-        results: Mapping[str, Buffer],
-        given: Mapping[str, Any],
-        room: dict[str, Any] | None,
-        later: Callable[[], None],
-    ) -> dict[str, Any]:
-        """The buffers' contents after all work before as new arrays: torch tensors on the device of the first
-        tensor among `given`, numpy arrays where there is none. room: of `room`. later: queues work that is
-        not waited for."""
-        memory = self._memory
-        if room is None:
-            arrays = {name: memory.download(buffer) for name, buffer in results.items()}
-            later()
-            tensor = _first_tensor(given)
-            if tensor is None:
-                return arrays
-            torch = sys.modules["torch"]
-            return {name: torch.from_numpy(array).to(tensor.device) for name, array in arrays.items()}
         for name, buffer in results.items():
-            memory.copy(buffer, buffer.at(room[name].data_ptr()))
+            memory.copy(buffer, buffer.at(outputs[name].data_ptr()))
         memory.mark()
         later()
         memory.reach()
-        return room
+        return outputs
 
     def _put(self, moves: Sequence[tuple[str, Any, Buffer]]) -> None:
         sources = [self._source(name, value, buffer) for name, value, buffer in moves]
@@ -111,7 +98,3 @@ class Exchange:
         assert isinstance(self._memory, CudaMemory)
         stream = sys.modules["torch"].cuda.current_stream(self._gpu)
         self._memory.wait_for(stream.cuda_stream)
-
-
-def _first_tensor(given: Mapping[str, Any]) -> Any:
-    return next((value for value in given.values() if is_tensor(value)), None)

@@ -328,7 +328,6 @@ class NativeCall:
         if mask is not None:
             device.exchange.take_mask(mask, device.masks, device.manifest.policy.threshold)
         device.look(masked=mask is not None)
-        self._room = device.exchange.room(device.results, given)
         self._counts, self._status = device.found()
         self._edit: Edit | None = None
         self._key: tuple[int, ...] = ()
@@ -374,7 +373,7 @@ class NativeCall:
         else:
             results = device.results
         later = device.keep_free if path == "sparse" else _nothing
-        outputs = device.exchange.give(results, self._given, self._room, later)
+        outputs = device.exchange.give(results, self._given, later)
         if path == "record":
             device.pending = None
         elif path == "sparse":

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sige_deploy import rows as host
 from sige_deploy.devices.memory import HostMemory
-from sige_deploy.kernels import Kernels, Offsets, RowMoves
+from sige_deploy.kernels import Copies, Kernels, Offsets, RowMoves
 from sige_deploy.manifest import InputSpec, OutputSpec
 
 FAST = settings(max_examples=60, derandomize=True, deadline=None, database=None)
@@ -50,6 +50,15 @@ def test_inputs(edit_kernels: Kernels, axes: list[str], drop: str, dtype: str, s
     wanted = np.zeros_like(array)
     host.put_input(spec, wanted, expected, pixels)
     np.testing.assert_array_equal(memory.download(back), wanted)
+
+
+def test_whole_arrays(edit_kernels: Kernels) -> None:
+    memory, arrays = HostMemory(), [dense([size], "uint8") for size in (0, 1, 700)]
+    sources = [memory.upload(array) for array in arrays]
+    targets = [memory.upload(np.zeros_like(array)) for array in arrays]
+    Copies(edit_kernels, memory, 3).copy([*zip(sources, targets)])
+    for array, target in zip(arrays, targets):
+        np.testing.assert_array_equal(memory.download(target), array)
 
 
 LAYOUTS = [
