@@ -34,7 +34,7 @@ import torch
 from edited import CHECKED_SHARE, WARM, Edited, checked, on_gpu
 from floor import Work, floor_of
 from measure import Memory, copy_bandwidth, interleaved, kernels, matmul_rate
-from networks import FAST, NETWORKS, build, exported, exporting
+from networks import FAST, NETWORKS, WAYS, build, exported, exporting
 from torch import Tensor
 from turns import Task, Turn, in_turns
 
@@ -42,7 +42,6 @@ from sige_deploy.bench import EDITS, machine, versions
 from sige_deploy.bundle import open_bundle
 from sige_deploy.workload import SHAPES, Shape, make_edit, make_inputs
 
-WAYS = ("compiled", "graphed", "onnxruntime")
 LIMIT_S = 900.0
 
 
@@ -72,7 +71,7 @@ class Prepared:
 def prepare(name: str, options: argparse.Namespace, turn: Turn) -> Prepared:
     """Export, compile, check, and run everything that will be timed."""
     said = partial(_said, name, time.perf_counter())
-    exports = exporting(name, options.bundles)
+    exports, wanted = exporting(name, options.bundles), options.ways or NETWORKS[name].ways
     module = build(name).cuda().half().to(memory_format=torch.channels_last)
     example = dense.channels_last({name: _float16(value) for name, value in NETWORKS[name].inputs().items()})
     with turn.tuning(), torch.no_grad():  # cuDNN tries its kernels; what is compiled takes those found here
@@ -87,9 +86,9 @@ def prepare(name: str, options: argparse.Namespace, turn: Turn) -> Prepared:
     bundle = open_bundle(options.bundles / f"{name}.float16.sige")
     recorded = make_inputs(bundle.manifest)
     inputs = on_gpu(recorded)
-    if "graphed" in options.ways:
+    if "graphed" in wanted:
         ways["graphed"] = dense.Graphed(module, inputs)
-    if "onnxruntime" in options.ways:
+    if "onnxruntime" in wanted:
         with turn.tuning():
             ways["onnxruntime"] = dense.Onnx(bundle, inputs)
     before = torch.cuda.mem_get_info()
@@ -224,7 +223,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--edits", type=float, nargs="+", default=list(EDITS), help="areas in per cent")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list[Shape](SHAPES))
     parser.add_argument(
-        "--ways", nargs="+", choices=WAYS, default=list(WAYS), help="dense runs to compare with"
+        "--ways", nargs="+", choices=WAYS, help="dense runs to compare with; by default all, of sd15 two"
     )
     parser.add_argument("--repeats", type=int, default=20, help="timed runs of each way")
     parser.add_argument("--quick", action="store_true", help="two sizes, five repeats")
@@ -235,7 +234,7 @@ def parse() -> argparse.Namespace:
         "--pipeline", metavar="ARGS", help="measure a pipeline as well: arguments of pipeline.py, maybe ''"
     )
     options = parser.parse_args()
-    if "compiled" not in options.ways:
+    if options.ways and "compiled" not in options.ways:
         parser.error("--ways must hold 'compiled': ratios are against it")
     options.bundles = options.bundles or options.out / "bundles"
     if options.quick:
