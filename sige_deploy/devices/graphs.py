@@ -139,8 +139,7 @@ class CudaGraphs:
 
         ONNX Runtime hands some kernels parameters through pinned host memory, which a host function at the
         end of a run gives back. That function is taken out of the graph: so the memory stays as it is until
-        the engine goes. Any other copy from or to the host is not repeatable, except one to where it is to be
-        read, `CudaMemory.landing`.
+        the engine goes. Any other copy from or to the host is not repeatable.
         """
         api, call = self._api, self._memory.call
         kinds = api.cudaGraphNodeType
@@ -152,7 +151,7 @@ class CudaGraphs:
                 self._bypass(graph, node)
 
     def _stays(self, node: Any) -> bool:
-        """Whether a copy reads device memory or pinned host memory, and writes device memory or a landing."""
+        """Whether a copy reads device memory or pinned host memory, and writes device memory."""
         api = self._api
         copy = self._memory.call(api.cudaGraphMemcpyNodeGetParams, node)
         memory = api.cudaMemoryType
@@ -163,9 +162,7 @@ class CudaGraphs:
             return attributes.type if error == 0 else memory.cudaMemoryTypeUnregistered
 
         source, target = copy.srcPtr.ptr, copy.dstPtr.ptr
-        return kind(source) in (*device, memory.cudaMemoryTypeHost) and (
-            kind(target) in device or self._memory.lands(int(target))
-        )
+        return kind(source) in (*device, memory.cudaMemoryTypeHost) and kind(target) in device
 
     def _bypass(self, graph: Any, node: Any) -> None:
         """Take a node out: what came after it comes after what came before it."""

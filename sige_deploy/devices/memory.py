@@ -92,7 +92,8 @@ class Memory(Protocol):
         """Copy a buffer onto another one of its size."""
 
     def landing(self, buffer: Buffer) -> Buffer:
-        """A new buffer of host memory, of the shape and dtype of this one, for `fetch`."""
+        """A new buffer of host memory, of the shape and dtype of this one, for `fetch`; kernels can write to
+        it as well."""
 
     def fetch(self, source: Buffer, landing: Buffer) -> None:
         """Copy a buffer into one of host memory that `landing` made; it is there after `synchronize`,

@@ -12,6 +12,7 @@ from sige_deploy.devices.memory import host_array
 from sige_deploy.errors import InputError, RuntimeFailure
 from sige_deploy.geometry import AxisTaps, Geometry, Level
 from sige_deploy.indices import bucket, check_fit
+from sige_deploy.kernels.copies import Copies
 from sige_deploy.kernels.library import Axis, IndexGeometry, IndexInput, IndexLevel, Indices, Kernels
 from sige_deploy.masks import MaskPolicy
 
@@ -66,6 +67,8 @@ class NativeIndexer:
         self.block: Buffer = memory.upload(np.zeros(len(levels) + words, np.int32))
         self.status: Buffer = self.block.view([words], offset=4 * len(levels))
         self._landing = memory.landing(self.block)
+        self._landings = [(self.block, self._landing)]
+        self._copies = Copies(kernels, memory, 1)
         self._landed = host_array(self._landing)
         self._counts: list[int] | None = None
         self._feeds: dict[tuple[int, ...], Feeds] = {}
@@ -95,7 +98,7 @@ class NativeIndexer:
         self._masks[:] = [mask.pointer for mask in masks]
         self._counts = None
         self._kernels.check(self._begin(*self._begin_args))
-        self._memory.fetch(self.block, self._landing)
+        self._copies.copy(self._landings)
 
     def list_active(self) -> None:
         """List the active pixels and halos of the edit that `begin` was last called for; stream-ordered, not

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import sys
 from collections.abc import Callable, Iterator
@@ -212,18 +211,15 @@ def test_a_failing_work_fails_as_without_a_graph(memory: CudaMemory) -> None:
     assert not graphs.run("a", work)
 
 
-def test_a_captured_copy_lands_where_it_is_to_be_read(memory: CudaMemory, runtime: Runtime) -> None:
-    graphs, work = CudaGraphs(memory), Work(memory)
-    landing = memory.landing(work.target)
+def test_what_is_fetched_lands_where_it_is_to_be_read(memory: CudaMemory, runtime: Runtime) -> None:
+    source = memory.upload(np.arange(4, dtype=np.int32))
+    landing = memory.landing(source)
     pointer, landed = landing.pointer, host_array(landing)
-    work.also = functools.partial(memory.fetch, work.target, landing)
-    for value, captured in [(1, False), (2, True), (3, True)]:
-        work.sets(value)
-        assert graphs.run("a", work) is captured
-        memory.synchronize()
-        assert (landed == value).all()
+    memory.fetch(source, landing)
+    memory.mark()
+    memory.reach()
+    np.testing.assert_array_equal(landed, np.arange(4))
     assert memory.lands(pointer) and pointer in runtime.blocks
-    work.also = lambda: None
     del landing, landed
     gc.collect()
     assert not memory.lands(pointer) and pointer not in runtime.blocks

@@ -23,7 +23,7 @@ import torch
 
 from sige_deploy.devices.memory import Buffer
 from sige_deploy.geometry import Level, geometries_from_tensors
-from sige_deploy.kernels import Comparison, Kernels, Layout, NativeIndexer, Offsets, RowMoves
+from sige_deploy.kernels import Comparison, Copies, Kernels, Layout, NativeIndexer, Offsets, RowMoves
 from sige_deploy.masks import MaskPolicy, difference_mask
 
 from . import indices_cases as cases
@@ -139,12 +139,42 @@ def check_compare(kernels: Kernels, memory: TorchMemory, seed: int, small: bool)
                     Comparison(kernels, memory, [layout], status).launch([a.pointer], [b.pointer], [0])
                     right &= memory.download(status).tolist() == [[1, 1]]
                 wrong += not right
+    for count in (1, 31, 32, 4096, 100_000):  # without pixels
+        for changed in (False, True):
+            recorded = rng.standard_normal(count).astype("float16")
+            given = recorded.copy()
+            given[-1] += np.float16(changed)
+            status = memory.empty([1, 2], np.int32)
+            a, b = memory.upload(given), memory.upload(recorded)
+            comparison = Comparison(kernels, memory, [Layout.of([count], "float16")], status)
+            comparison.launch([a.pointer], [b.pointer], [0])
+            wrong += memory.download(status).tolist() != [[0, int(changed)]]
+    return wrong
+
+
+def check_copies(kernels: Kernels, memory: TorchMemory, seed: int) -> int:
+    """Arrays of several sizes at several alignments, all by one call; returns how many were wrong."""
+    rng, wrong = np.random.default_rng(seed), 0
+    sizes = [0, 1, 15, 16, 17, 20_000, 100_003, *range(1, 13)]  # more than one launch
+    for offset in (0, 2, 16):
+        arrays = [rng.integers(0, 255, size + 64, np.uint8) for size in sizes]
+        sources = [memory.upload(array) for array in arrays]
+        targets = [memory.upload(np.zeros_like(array)) for array in arrays]
+        pairs = [
+            (source.view([size], offset=offset), target.view([size], offset=16))
+            for source, target, size in zip(sources, targets, sizes)
+        ]
+        Copies(kernels, memory, len(sizes)).copy(pairs)
+        for array, target, size in zip(arrays, targets, sizes):
+            expected = np.zeros_like(array)
+            expected[16 : 16 + size] = array[offset : offset + size]
+            wrong += not np.array_equal(memory.download(target), expected)
     return wrong
 
 
 def check_moves(kernels: Kernels, memory: TorchMemory, seed: int) -> int:
-    """Rows taken out and put back, in three layouts; returns how many were wrong."""
-    rng, wrong = np.random.default_rng(seed), 0
+    """Rows taken out and put back, in three layouts, and whole arrays; returns how many were wrong."""
+    rng, wrong = np.random.default_rng(seed), check_copies(kernels, memory, seed)
     for axes in ("NCYX", "NYXC", "CXY"):
         for dtype in (np.uint8, np.float16, np.float32, np.int64):
             shape = [{"N": 2, "C": 36, "Y": 40, "X": 50}[kind] for kind in axes]

@@ -6,7 +6,8 @@
 #include <type_traits>
 
 #include "../edit.h"
-#include "device.cuh"
+#include "launch.cuh"
+#include "mma.cuh"
 
 namespace sige::cuda {
 namespace {
@@ -105,6 +106,7 @@ __device__ void compare_pixels(const Input& input, int32_t block, int32_t* statu
       }
     }
   }
+  wait_for_predecessor();
   if (__any_sync(~0u, broken) && lane == 0) status[0] = 1;
   if (__any_sync(~0u, changed) && lane == 0) status[1] = 1;
   if (!a.mask) return;
@@ -121,7 +123,15 @@ __device__ void compare_pixels(const Input& input, int32_t block, int32_t* statu
   *reinterpret_cast<Pack<uint8_t, N>*>(a.mask + first) = mask;
 }
 
+// Not a memset: between one of those and a kernel of a graph passes more time than between two kernels.
+__global__ void __launch_bounds__(THREADS) clear_kernel(int32_t* status, int32_t count) {
+  release_successor();
+  for (int32_t i = threadIdx.x; i < count; i += THREADS) status[i] = 0;
+}
+
+// Reads before it waits: clear_kernel, which does not overlap, began when the inputs were there.
 __global__ void __launch_bounds__(THREADS) compare_kernel(const __grid_constant__ Inputs inputs, int32_t* status) {
+  release_successor();
   __shared__ uint32_t parts[WARPS][32];
   const int32_t block = blockIdx.x;
   int32_t index = 0;
@@ -158,8 +168,9 @@ void split(sige_compare_args& a, int32_t count) {
 
 sige_status compare(const sige_compare_args* args, int32_t count, int32_t* status, const sige_execution& execution) {
   const cudaStream_t stream = stream_of(execution);
-  if (cudaMemsetAsync(status, 0, count * 2 * sizeof *status, stream) != cudaSuccess) return failed();
-  for (int32_t start = 0; start < count; start += INPUTS) {
+  clear_kernel<<<1, THREADS, 0, stream>>>(status, count * 2);
+  sige_status result = launched();
+  for (int32_t start = 0; start < count && !result; start += INPUTS) {
     Inputs inputs{};
     inputs.count = std::min(count - start, INPUTS);
     int64_t blocks = 0;
@@ -176,9 +187,10 @@ sige_status compare(const sige_compare_args* args, int32_t count, int32_t* statu
       const int64_t own = 32 * (input.planes_in_turn > 1 ? 1 : WARPS) * (input.vectors ? wide : 1);
       blocks += (input.pixels + own - 1) / own;
     }
-    if (blocks) compare_kernel<<<static_cast<uint32_t>(blocks), THREADS, 0, stream>>>(inputs, status + 2 * start);
+    if (!blocks) continue;
+    result = launch_overlapping<compare_kernel>(static_cast<uint32_t>(blocks), stream, inputs, status + 2 * start);
   }
-  return launched();
+  return result;
 }
 
 }  // namespace sige::cuda

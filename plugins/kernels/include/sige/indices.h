@@ -77,7 +77,7 @@ typedef struct sige_move_args {
 SIGE_API sige_status sige_take_rows(const sige_move_args* args, int32_t count, const sige_execution* execution);
 SIGE_API sige_status sige_put_rows(const sige_move_args* args, int32_t count, const sige_execution* execution);
 
-/* An array beside the one it is copied to; they do not overlap. */
+/* An array beside the one it is copied to; they do not overlap. CUDA: either may be pinned host memory. */
 typedef struct sige_copy_args {
   const void* from;
   void* to;
