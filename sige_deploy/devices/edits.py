@@ -67,10 +67,7 @@ class Edit:
     def run(self, device: NativeDevice) -> None:
         """Tables, rows of the inputs, the edit graph, outputs; stream-ordered, on fixed addresses. After the
         indexer's `list_active`."""
-        memory, base, fresh = device.memory, device.storage, self._fresh
-        outputs = [output for output in device.manifest.outputs if output.level is not None]
-        for output in outputs:
-            memory.copy(base[f"output.{output.name}"], device.results[output.name])
+        base, fresh = device.storage, self._fresh
         self._feeds = feeds = device.indexer.finish(self.rows)
         spatial = device.spatial
         device.take.take(
@@ -78,6 +75,8 @@ class Edit:
             [fresh[f"rows.{spec.name}"].pointer for spec in spatial],
             [feeds[f"active.{spec.level}"] for spec in spatial],
         )
+        outputs = [output for output in device.manifest.outputs if output.level is not None]
+        device.copies.copy([(base[f"output.{x.name}"], device.results[x.name]) for x in outputs])
         if self._queue is None:
             self._queue = self._bind(device)
         self._queue()

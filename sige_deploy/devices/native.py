@@ -57,8 +57,8 @@ class NativeDevice:
             self.free = laid_out(memory, free)  # of the last edit, while `given` may hold a refused one
             self.results = laid_out(memory, {o.name: (o.shape, o.dtype) for o in manifest.outputs})
             self.masks = [memory.empty(size(spec), np.uint8) for spec in self.spatial]
-            self.exchange = Exchange(memory, Copies(kernels, memory, len(manifest.inputs)))
-            self._copies = Copies(kernels, memory, len(manifest.inputs) + len(manifest.outputs))
+            self.copies = Copies(kernels, memory, max(len(manifest.inputs), len(manifest.outputs)))
+            self.exchange = Exchange(memory, self.copies)
             axes = [spec.axes if spec.role == "spatial" else None for spec in manifest.inputs]
             self._layouts = [
                 Layout.of(spec.shape, spec.dtype, kinds, manifest.policy.eps if kinds else 0.0)
@@ -257,11 +257,11 @@ class NativeDevice:
         if self._former is None:
             manifest = self.manifest
             self._former = laid_out(self.memory, {x.name: (x.shape, x.dtype) for x in manifest.inputs})
-        self._copies.copy([(buffer, self._former[name]) for name, buffer in self.given.items()])
+        self.copies.copy([(buffer, self._former[name]) for name, buffer in self.given.items()])
 
     def keep_free(self) -> None:
         """Keep the free inputs given for a commit; stream-ordered."""
-        self._copies.copy([(self.given[name], buffer) for name, buffer in self.free.items()])
+        self.copies.copy([(self.given[name], buffer) for name, buffer in self.free.items()])
 
     def edit(self, counts: Mapping[str, int]) -> tuple[tuple[int, ...], Edit]:
         """The prepared edit for these counts of active pixels, and its key."""
