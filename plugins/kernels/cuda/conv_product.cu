@@ -19,6 +19,8 @@ namespace sige::cuda {
 namespace {
 
 constexpr int BOX_BYTES = DEPTH * BOX * 2;
+constexpr int MOST_ROWS = 64;  // of a tile
+constexpr int64_t MOST_AFFINE_BYTES = 64 << 10;  // of shared memory, beside the tiles
 
 enum class Rows { PLAIN, NORMED, TRANSFORMED };  // what is done to them
 
@@ -41,7 +43,7 @@ struct ProductShape {
   static constexpr int MOMENTS_BYTES = NORMS ? MAX_SPLITS * ROWS * 8 : 0;
   static_assert(ROWS * SUM_STRIDE * 4 <= GROUP_BYTES && ROWS <= WARPGROUP && GROUP_BYTES % 1024 == 0);
 
-  static constexpr size_t shared(int64_t splits) { return FIXED_BYTES + (splits > 1 ? RECEIVED_BYTES + MOMENTS_BYTES : 0); }
+  __host__ __device__ static constexpr size_t shared(int64_t splits) { return FIXED_BYTES + (splits > 1 ? RECEIVED_BYTES + MOMENTS_BYTES : 0); }
 };
 
 // What a thread of the second warpgroup has of a tile of rows: COUNT vectors of one row, from `index` on.
@@ -118,15 +120,7 @@ __global__ void __launch_bounds__(S::THREADS)
     finish.prepare();
     __syncthreads();
   } else if (warp < WARPGROUP_WARPS) {
-    if (warp == 1 && lane == 0 && blockIdx.y == 0) {  // blocks of other rows have the same weight and bias
-      finish.prefetch_bias();
-      constexpr unsigned PREFETCH_BYTES = 24 << 20;  // of the weight, by all blocks: half of an H200's L2 cache
-      const int most = PREFETCH_BYTES / S::RIGHT_BYTES / (gridDim.x * gridDim.z);
-#pragma unroll 1
-      for (int i = soon; i < last && i < soon + most; ++i)
-#pragma unroll
-        for (int box = 0; box < S::BOXES; ++box) prefetch_box(weight, column_of(box), i * DEPTH);
-    }
+    if (warp == 1 && lane == 0 && blockIdx.y == 0) finish.prefetch_bias();  // blocks of other rows have the same
     __syncwarp();
     wait_for_predecessor();
     finish.prepare();
@@ -186,27 +180,20 @@ __global__ void __launch_bounds__(S::THREADS)
     }
     if (part.index == 0) *reinterpret_cast<float2*>(sums + part.row * S::SUM_STRIDE + S::COLUMNS) = sum;
   } else if constexpr (S::TRANSFORMS) {
-    using Transforms = Transform<Part<S::ROWS>::COUNT>;
-    constexpr int AHEAD = 4 / Part<S::ROWS>::COUNT;  // tiles whose affine is loaded before they are there
     const Part<S::ROWS> part;
-    const Transforms transform(p, blockIdx.y * S::ROWS, part.row, part.index);
-    typename Transforms::Affine affine[AHEAD];
+    __half* const staged = reinterpret_cast<__half*>(shared + S::shared(gridDim.z));
+    const Transform<Part<S::ROWS>::COUNT> transform(p, blockIdx.y * S::ROWS, part.row, part.index, staged, last - first);
     wait_for_predecessor();
-#pragma unroll
-    for (int ahead = 0; ahead < AHEAD; ++ahead) transform.load((first + ahead) * DEPTH, affine[ahead]);
+    transform.stage(blockIdx.y * S::ROWS, S::ROWS, first * DEPTH, threadIdx.x - WARPGROUP);
     finish.prepare();
-    for (int i = first; i < last; i += AHEAD)
-#pragma unroll
-      for (int ahead = 0; ahead < AHEAD; ++ahead) {
-        if (i + ahead >= last) break;
-        barrier_wait(full + turn.stage * 8, turn.parity);
-        transform.run(shared + (left - right) + turn.stage * S::LEFT_BYTES, (i + ahead) * DEPTH, affine[ahead]);
-        shared_publish();
-        __syncwarp();
-        if (lane == 0) barrier_arrive(ready + turn.stage * 8);
-        if (i + ahead + AHEAD < last) transform.load((i + ahead + AHEAD) * DEPTH, affine[ahead]);
-        turn.next(S::STAGES);
-      }
+    for (int i = first; i < last; ++i) {
+      barrier_wait(full + turn.stage * 8, turn.parity);
+      transform.run(shared + (left - right) + turn.stage * S::LEFT_BYTES, i - first, i * DEPTH);
+      shared_publish();
+      __syncwarp();
+      if (lane == 0) barrier_arrive(ready + turn.stage * 8);
+      turn.next(S::STAGES);
+    }
     __syncthreads();
   }
   finish.run(shared, received, moments, inbox);
@@ -266,8 +253,9 @@ sige_status launch(const sige_conv_args& a, const void* left, int64_t splits, cu
   ConvParameters parameters = parameters_of(a, 0, chunks, S::TRANSFORMS);
   parameters.source.split = static_cast<int32_t>(first);  // of the depth
   splits = (chunks + each - 1) / each;
+  const size_t shared = S::shared(splits) + (S::TRANSFORMS ? affine_bytes(s, S::ROWS, each) : 0);
   const Launch launch(static_cast<unsigned>(tiles_n), static_cast<unsigned>(tiles_m), static_cast<unsigned>(splits),
-                      S::THREADS, S::shared(splits), stream);
+                      S::THREADS, shared, stream);
   return cudaLaunchKernelEx(&launch.config, product_kernel<S>, parameters, left_map, second_map, weight_map) == cudaSuccess
              ? SIGE_OK
              : failed();
@@ -278,7 +266,7 @@ template <typename... Shapes>
 sige_status launch_best(const sige_conv_args& a, const void* left, cudaStream_t stream) {
   const int64_t rows = int64_t{a.source.batch} * a.source.targets, depth = int64_t{a.source.taps} * a.source.channels;
   const bool ready = ((cudaFuncSetAttribute(product_kernel<Shapes>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                            static_cast<int>(Shapes::shared(MAX_SPLITS))) == cudaSuccess) && ...);
+                                            static_cast<int>(Shapes::shared(MAX_SPLITS) + MOST_AFFINE_BYTES)) == cudaSuccess) && ...);
   if (!ready) return failed();
   int64_t best = INT64_MAX;
   sige_status (*chosen)(const sige_conv_args&, const void*, int64_t, cudaStream_t) = nullptr;
@@ -318,7 +306,9 @@ bool runs_as_product(const sige_conv_args& a) {
 bool product_reads_rows(const sige_conv_args& a) {
   const sige_source& s = a.source;
   const bool whole = !s.rows_2 || ((s.channels - s.channels_2) % DEPTH == 0 && s.channels_2 % 8 == 0);
-  const bool transformed = Transform<1>::knows(s.activation) && aligned(s.scale, 16) && aligned(s.shift, 16);
+  const int64_t chunks = (s.channels + DEPTH - 1) / DEPTH;
+  const bool transformed = transform_knows(s.activation) && aligned(s.scale, 16) && aligned(s.shift, 16) &&
+                           affine_bytes(s, MOST_ROWS, chunks) <= MOST_AFFINE_BYTES;
   return !s.table && whole && transformed && aligned(s.rows, 16) && aligned(s.rows_2, 16);
 }
 

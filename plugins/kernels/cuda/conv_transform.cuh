@@ -5,53 +5,54 @@
 
 namespace sige::cuda {
 
-// What a thread does to its part of each tile: COUNT vectors of 8 channels, side by side in one row.
+// What a thread of a warpgroup does to its part of each tile: COUNT vectors of 8 channels, side by side in one row. The
+// affine of the block's images and channels is staged in shared memory first: a load under way would hold up the fence
+// behind each tile.
 template <int COUNT>
 class Transform {
   using Vector = Pack<__half2, 4>;
 
  public:
-  // row: of the tile; index: of its first vector in the row. The kernel before must have finished.
-  __device__ Transform(const ConvParameters& p, int32_t first_row, int row, int index)
-      : source_(p.source), row_(row), index_(index), valid_(first_row + row < p.rows) {
-    uint32_t image, target;
-    p.targets.divide(valid_ ? first_row + row : 0, image, target);
-    scale_ = source_.scale ? source_.scale + image * source_.scale_stride : nullptr;
-    shift_ = source_.shift ? source_.shift + image * source_.shift_stride : nullptr;
+  // first_row: of the tile, of which the thread has vectors from `index` on in `row`; staged: for affine_bytes; chunks: of
+  // DEPTH channels, that the block has.
+  __device__ Transform(const ConvParameters& p, int32_t first_row, int row, int index, __half* staged, int chunks)
+      : p_(p), row_(row), index_(index), channels_(chunks * DEPTH), first_image_(image_of(first_row)), staged_(staged),
+        valid_(first_row + row < p.rows) {
+    affine_ = staged + (valid_ ? image_of(first_row + row) - first_image_ : 0) * 2 * channels_ + index * 8;
   }
 
-  // What the channels of one tile are multiplied by and what is added to them.
-  struct Affine {
-    uint4 scale[COUNT], shift[COUNT];  // of halves
-  };
-
-  // Starts to load that of the tile that begins at `channel`.
-  __device__ void load(int channel, Affine& to) const {
-#pragma unroll
-    for (int j = 0; j < COUNT; ++j) {
-      const int c = channel + (index_ + j) * 8;
-      constexpr uint32_t ONES = 0x3c003c00;
-      to.scale[j] = make_uint4(ONES, ONES, ONES, ONES), to.shift[j] = make_uint4(0, 0, 0, 0);
-      if (c >= source_.channels) continue;
-      if (scale_) to.scale[j] = *reinterpret_cast<const uint4*>(scale_ + c);
-      if (shift_) to.shift[j] = *reinterpret_cast<const uint4*>(shift_ + c);
+  // Loads the affine of a tile of `rows` from channel `first` on. By all of the warpgroup, whose thread this is; the kernel
+  // before must have finished.
+  __device__ void stage(int32_t first_row, int rows, int32_t first, int thread) const {
+    const Source<__half>& s = p_.source;
+    const int32_t last_row = (first_row + rows < p_.rows ? first_row + rows : p_.rows) - 1;
+    const int vectors = channels_ / 8, count = (image_of(last_row) - first_image_ + 1) * 2 * vectors;
+    for (int i = thread; i < count; i += WARPGROUP_THREADS) {
+      const int array = i / vectors, c = first + (i - array * vectors) * 8, image = first_image_ + array / 2;
+      const __half* const from = array % 2 ? s.shift ? s.shift + image * s.shift_stride : nullptr
+                                 : s.scale ? s.scale + image * s.scale_stride : nullptr;
+      const uint32_t otherwise = array % 2 ? 0 : 0x3c003c00;  // ones
+      uint4 value = make_uint4(otherwise, otherwise, otherwise, otherwise);
+      if (from && c < s.channels) value = *reinterpret_cast<const uint4*>(from + c);
+      *reinterpret_cast<uint4*>(staged_ + i * 8) = value;
     }
+    asm volatile("barrier.cta.sync 1, %0;" ::"n"(WARPGROUP_THREADS) : "memory");
   }
 
-  // Of the tile that begins at `channel`: rows of 128 bytes, swizzled by 128 bytes. Rows behind the last and channels
-  // behind the last, whose weight is zero, stay zero.
-  __device__ void run(unsigned char* tile, int channel, const Affine& affine) const {
+  // Of the tile of the block's chunk `index`, which begins at `channel`: rows of 128 bytes, swizzled by 128 bytes. Rows and
+  // channels behind the last, whose weight is zero, stay zero.
+  __device__ void run(unsigned char* tile, int chunk, int channel) const {
     if (!valid_) return;
 #pragma unroll
     for (int j = 0; j < COUNT; ++j) {
-      if (channel + (index_ + j) * 8 >= source_.channels) continue;
+      if (channel + (index_ + j) * 8 >= p_.source.channels) continue;
       Vector& at = *reinterpret_cast<Vector*>(tile + row_ * 128 + ((index_ + j) ^ row_ % 8) * 16);
-      const Vector& scale = reinterpret_cast<const Vector&>(affine.scale[j]);
-      const Vector& shift = reinterpret_cast<const Vector&>(affine.shift[j]);
+      const __half* const affine = affine_ + chunk * DEPTH + j * 8;
+      const Vector scale = *reinterpret_cast<const Vector*>(affine), shift = *reinterpret_cast<const Vector*>(affine + channels_);
       Vector x = at;
 #pragma unroll
       for (int i = 0; i < 4; ++i) x.at[i] = __hfma2(x.at[i], scale.at[i], shift.at[i]);
-      if (source_.activation == SIGE_SILU) {
+      if (p_.source.activation == SIGE_SILU) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) x.at[i] = silu(x.at[i]);
       }
@@ -59,14 +60,35 @@ class Transform {
     }
   }
 
-  // Activations that it knows; others would make the kernel much larger.
-  static bool knows(int32_t activation) { return activation == SIGE_IDENTITY || activation == SIGE_SILU; }
-
  private:
-  const Source<__half>& source_;
-  const __half *scale_, *shift_;  // of the row's image
-  int row_, index_;
-  bool valid_;
+  static constexpr int WARPGROUP_THREADS = 128;
+
+  __device__ int32_t image_of(int32_t row) const {
+    uint32_t image, target;
+    p_.targets.divide(row, image, target);
+    return image;
+  }
+
+  const ConvParameters& p_;
+  const int row_, index_, channels_;
+  const int32_t first_image_;
+  __half* const staged_;    // [image][scale, shift][channels]
+  const __half* affine_;    // of the row's image
+  const bool valid_;
 };
+
+// Images that a tile of so many rows reaches into.
+inline int64_t images_of(const sige_source& s, int64_t rows) {
+  const int64_t targets = s.targets > 0 ? s.targets : 1, most = (rows + targets - 2) / targets + 1;
+  return most < s.batch ? most : s.batch;
+}
+
+// Of the affine that a block stages.
+inline int64_t affine_bytes(const sige_source& s, int64_t rows, int64_t chunks) {
+  return images_of(s, rows) * 2 * chunks * DEPTH * 2;
+}
+
+// Activations that it knows; others would make the kernel much larger.
+inline bool transform_knows(int32_t activation) { return activation == SIGE_IDENTITY || activation == SIGE_SILU; }
 
 }  // namespace sige::cuda

@@ -249,13 +249,6 @@ __device__ inline void prefetch_box(const CUtensorMap& map, int32_t x, int32_t y
                : "memory");
 #endif
 }
-__device__ inline void prefetch_box(const CUtensorMap& map, int32_t column, int32_t row) {
-#ifdef SIGE_SM90A
-  asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%0, {%1, %2}];" ::"l"(reinterpret_cast<uint64_t>(&map)),
-               "r"(column), "r"(row)
-               : "memory");
-#endif
-}
 
 // What this thread wrote to shared memory is there for asynchronous instructions, once others know of it.
 __device__ inline void shared_publish() {
