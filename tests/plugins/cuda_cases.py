@@ -153,6 +153,7 @@ class Draw:
         inputs = {"rows": self.values(dtype, batch, rows, channels)} | self.affine(dtype, batch, channels)
         inputs, attributes = self.convolved(inputs, 1, self.pick(8, 40, 64, 144, 320, 640, 1280))
         attributes["activation_in"] = self.pick("identity", "identity", "silu", "silu", *ACTIVATIONS)
+        attributes["activation_out"] = self.pick("identity", "relu", "silu")  # unbounded, as sums are large
         case = self.gated((inputs, attributes)) if self.pick(False, False, True) else (inputs, attributes)
         two = channels >= 128 and self.pick(False, False, True)
         return self.two_sources(case, channels // 128 * 64) if two else case

@@ -103,7 +103,8 @@ def renew(op: str, inputs: Mapping[str, torch.Tensor | None]) -> None:
         if value is None or op == "scatter" or any(value is other for other in kept):
             continue
         if value.is_floating_point():
-            factor = (value.shape[0] * value.shape[1]) ** -0.5 if name == "weight" else 1.0  # sums stay of order 1
+            # The sums that a weight makes stay of order 1.
+            factor = (value.shape[0] * value.shape[1]) ** -0.5 if name == "weight" else 1.0
             value.copy_(torch.randn_like(value, dtype=torch.float32) * factor)
 
 

@@ -118,7 +118,7 @@ __global__ void __launch_bounds__(S::THREADS)
   Turn turn;
 
   if (warp == S::GROUPS * WARPGROUP_WARPS) {
-    if (lane == 0) {
+    if (elected()) {
       const int32_t image = blockIdx.y / p.heads, head = blockIdx.y % p.heads;
       const auto load = [&](int32_t tile, int stage) {
         const bool fresh = tile >= tiles.base;
@@ -184,23 +184,25 @@ __global__ void __launch_bounds__(S::THREADS)
     for (int i = 0; i < S::SUMS; ++i) sums[i] = 0;
 #pragma unroll
     for (int i = 0; i < KEYS / 2; ++i) scores[i] = 0;
+    const uint64_t own = tile_descriptor(queries + group * S::TILE_BYTES);
     const auto multiply = [&](int stage) {
+      const uint64_t keys = tile_descriptor(ring + stage * S::STAGE_BYTES);
 #pragma unroll
       for (int j = 0; j < (S::D + 15) / 16; ++j) {
         const int at = j / 4 * BOX_BYTES + j % 4 * 32;
-        add_scores(scores, tile_descriptor(queries + group * S::TILE_BYTES + at),
-                   tile_descriptor(ring + stage * S::STAGE_BYTES + at), j);
+        add_scores(scores, advanced(own, at), advanced(keys, at), j);
       }
     };
     const auto weigh = [&](int stage) {
+      const uint64_t values = tile_descriptor(ring + stage * S::STAGE_BYTES + S::TILE_BYTES);
 #pragma unroll
       for (int j = 0; j < KEYS / 16; ++j) {
-        const uint32_t values = ring + stage * S::STAGE_BYTES + S::TILE_BYTES + j * 16 * 128;
+        const int at = j * 16 * 128;
 #pragma unroll
         for (int box = 0; box < S::BOXES - 1; ++box)
-          add_weighted<BOX>(sums + box * (BOX / 2), weights[j], tile_descriptor(values + box * BOX_BYTES));
+          add_weighted<BOX>(sums + box * (BOX / 2), weights[j], advanced(values, at + box * BOX_BYTES));
         add_weighted<S::LAST>(sums + (S::BOXES - 1) * (BOX / 2), weights[j],
-                              tile_descriptor(values + (S::BOXES - 1) * BOX_BYTES));
+                              advanced(values, at + (S::BOXES - 1) * BOX_BYTES));
       }
     };
     barrier_wait(query_full, 0);

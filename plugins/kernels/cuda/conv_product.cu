@@ -22,31 +22,29 @@ constexpr int BOX_BYTES = DEPTH * BOX * 2;
 constexpr int MOST_ROWS = 64;  // of a tile
 constexpr int64_t MOST_AFFINE_BYTES = 64 << 10;  // of shared memory, beside the tiles
 
-enum class Rows { PLAIN, NORMED, TRANSFORMED };  // what is done to them
-
-// ROWS x COLUMNS outputs, STAGES pairs of tiles in flight. What rows need is done by a second warpgroup.
-template <int ROWS_, int COLUMNS_, int STAGES_, Rows KIND>
+// ROWS x COLUMNS outputs, STAGES pairs of tiles in flight. One kernel serves rows as they are, normalised and transformed: a
+// step runs many kernels in turn, and each comes without its instructions in the cache.
+template <int ROWS_, int COLUMNS_, int STAGES_>
 struct ProductShape {
   static constexpr int ROWS = ROWS_, COLUMNS = COLUMNS_, STAGES = STAGES_, GROUPS = 1;
-  static constexpr bool NORMS = KIND == Rows::NORMED, TRANSFORMS = KIND == Rows::TRANSFORMED;
-  static constexpr int WARPGROUPS = NORMS || TRANSFORMS ? 2 : 1, THREADS = WARPGROUPS * WARPGROUP + 32;
-  static constexpr int READERS = NORMS ? 2 : 1;  // warpgroups that are the last to read a tile
+  static constexpr int THREADS = 2 * WARPGROUP + 32;
   static constexpr int BOXES = COLUMNS / BOX;  // of a stage of the weight
   static constexpr int RIGHT_BYTES = BOXES * BOX_BYTES, LEFT_BYTES = ROWS * DEPTH * 2;
   static constexpr int GROUP_BYTES = STAGES * (RIGHT_BYTES + LEFT_BYTES);
-  static constexpr int STAGE_BARRIERS = (TRANSFORMS ? 3 : 2) * STAGES;
-  static constexpr int BARRIERS = STAGE_BARRIERS / 2 * 2 + 2;  // with the inbox's, whole vectors
+  static constexpr int BARRIERS = (3 * STAGES + 2) / 2 * 2;  // with the inbox's, whole vectors
   static constexpr int SUM_STRIDE = COLUMNS + PAD;
   static constexpr int VECTORS = ROWS * COLUMNS / 8;
   static constexpr int FIXED_BYTES = GROUP_BYTES + BARRIERS * 8;
   static constexpr int RECEIVED_BYTES = (VECTORS + 2 * MAX_SPLITS) * 32;  // sums from the other blocks of a cluster
-  static constexpr int MOMENTS_BYTES = NORMS ? MAX_SPLITS * ROWS * 8 : 0;
-  static_assert(ROWS * SUM_STRIDE * 4 <= GROUP_BYTES && ROWS <= WARPGROUP && GROUP_BYTES % 1024 == 0);
+  static constexpr int MOMENTS_BYTES = MAX_SPLITS * ROWS * 8;
+  static_assert(ROWS * SUM_STRIDE * 4 <= GROUP_BYTES && ROWS <= MOST_ROWS && GROUP_BYTES % 1024 == 0);
 
-  __host__ __device__ static constexpr size_t shared(int64_t splits) { return FIXED_BYTES + (splits > 1 ? RECEIVED_BYTES + MOMENTS_BYTES : 0); }
+  __host__ __device__ static constexpr size_t shared(int64_t splits) {
+    return FIXED_BYTES + (splits > 1 ? RECEIVED_BYTES + MOMENTS_BYTES : 0);
+  }
 };
 
-// What a thread of the second warpgroup has of a tile of rows: COUNT vectors of one row, from `index` on.
+// A thread's part in the moments of a tile's rows: COUNT vectors of one row, from `index` on.
 template <int ROWS>
 struct Part {
   static constexpr int LANES = WARPGROUP / ROWS, COUNT = DEPTH / 8 / LANES;
@@ -61,19 +59,20 @@ __global__ void __launch_bounds__(S::THREADS)
   extern __shared__ __align__(1024) unsigned char shared[];
   const uint32_t right = shared_address(shared), left = right + S::STAGES * S::RIGHT_BYTES;
   const uint32_t full = right + S::GROUP_BYTES, empty = full + S::STAGES * 8;
-  const uint32_t ready = S::TRANSFORMS ? empty + S::STAGES * 8 : full;  // to be multiplied
-  const Inbox inbox(shared + S::GROUP_BYTES + S::STAGE_BARRIERS * 8);
+  const bool norms = p.norm_epsilon > 0;
+  const uint32_t ready = p.transforms ? empty + S::STAGES * 8 : full;  // to be multiplied
+  const Inbox inbox(shared + S::GROUP_BYTES + 3 * S::STAGES * 8);
   Finish<S> finish(p);
   float* const sums = reinterpret_cast<float*>(shared);
   float* const received = reinterpret_cast<float*>(shared + S::FIXED_BYTES);
   float* const moments = received + S::RECEIVED_BYTES / 4;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int warp = __shfl_sync(0xffffffff, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
   if (threadIdx.x == 0) {
 #pragma unroll
     for (int i = 0; i < S::STAGES; ++i) {
       barrier_init(full + i * 8, 1);
-      barrier_init(empty + i * 8, S::READERS * WARPGROUP_WARPS);
-      if constexpr (S::TRANSFORMS) barrier_init(ready + i * 8, WARPGROUP_WARPS);
+      barrier_init(empty + i * 8, norms ? 2 * WARPGROUP_WARPS : WARPGROUP_WARPS);
+      barrier_init(empty + (S::STAGES + i) * 8, 1);
     }
     barriers_publish();
     if (gridDim.z > 1) inbox.expect(finish.expected());
@@ -90,23 +89,24 @@ __global__ void __launch_bounds__(S::THREADS)
   };
   Turn turn;
 
-  if (warp == S::WARPGROUPS * WARPGROUP_WARPS) {
-    if (lane == 0) {
+  if (warp == 2 * WARPGROUP_WARPS) {
+    if (elected()) {
       const auto load_right = [&](int chunk, int stage) {
         barrier_expect(full + stage * 8, S::RIGHT_BYTES + S::LEFT_BYTES);
 #pragma unroll
         for (int i = 0; i < S::BOXES; ++i)
           load_box(weight, column_of(i), chunk * DEPTH, right + stage * S::RIGHT_BYTES + i * BOX_BYTES, full + stage * 8);
       };
+      const int whole = (p.source.split + DEPTH - 1) / DEPTH;  // chunks of the first source
       const auto load_left = [&](int chunk, int stage) {
-        const bool second = chunk * DEPTH >= p.source.split;
-        load_box(second ? rows_2 : rows, chunk * DEPTH - (second ? p.source.split : 0), blockIdx.y * S::ROWS,
+        load_box(chunk < whole ? rows : rows_2, (chunk < whole ? chunk : chunk - whole) * DEPTH, blockIdx.y * S::ROWS,
                  left + stage * S::LEFT_BYTES, full + stage * 8);
       };
       prefetch_map(rows);
       prefetch_map(rows_2);
       for (int i = first; i < soon; ++i) load_right(i, i - first);
       wait_for_predecessor();
+#pragma unroll 1  // less code to wait for
       for (int i = first; i < soon; ++i) load_left(i, i - first);
       for (int i = soon; i < last; ++i) {
         barrier_wait(empty + turn.stage * 8, turn.parity);
@@ -127,15 +127,15 @@ __global__ void __launch_bounds__(S::THREADS)
     float products[S::BOXES][S::ROWS / 2] = {};
     int before = 0;  // stage of the products before
     for (int i = first; i < last; ++i) {
+      const uint64_t weights = tile_descriptor(right + turn.stage * S::RIGHT_BYTES);
+      const uint64_t inputs = tile_descriptor(left + turn.stage * S::LEFT_BYTES);
       barrier_wait(ready + turn.stage * 8, turn.parity);
       products_begin();
 #pragma unroll
       for (int k = 0; k < DEPTH / 16; ++k)
 #pragma unroll
         for (int box = 0; box < S::BOXES; ++box)
-          Product<S::ROWS>::add(products[box],
-                                tile_descriptor(right + turn.stage * S::RIGHT_BYTES + box * BOX_BYTES + k * 16 * 128),
-                                tile_descriptor(left + turn.stage * S::LEFT_BYTES + k * 32));
+          Product<S::ROWS>::add(products[box], advanced(weights, box * BOX_BYTES + k * 16 * 128), advanced(inputs, k * 32));
       products_commit();
       products_wait<1>();
       if (lane == 0 && i > first) barrier_arrive(empty + before * 8);
@@ -150,12 +150,26 @@ __global__ void __launch_bounds__(S::THREADS)
 #pragma unroll
       for (int i = 0; i < S::ROWS / 2; ++i)
         sums[(row + i / 4 * 8 + i % 2) * S::SUM_STRIDE + box * BOX + column + i / 2 % 2 * 8] = products[box][i];
-  } else if constexpr (S::NORMS) {
+  } else if (p.transforms) {
+    const Transform<S::ROWS> transform(p, reinterpret_cast<__half*>(shared + S::shared(gridDim.z)), last - first);
+    wait_for_predecessor();
+    transform.stage(first * DEPTH, threadIdx.x - WARPGROUP);
+    finish.prepare();
+    for (int i = first + warp - WARPGROUP_WARPS; i < last; i += WARPGROUP_WARPS) {
+      const int stage = (i - first) % S::STAGES;
+      barrier_wait(full + stage * 8, (i - first) / S::STAGES % 2);
+      transform.run(shared + (left - right) + stage * S::LEFT_BYTES, i - first, i * DEPTH);
+      shared_publish();
+      __syncwarp();
+      if (lane == 0) barrier_arrive(ready + stage * 8);
+    }
+    __syncthreads();
+  } else {
     const Part<S::ROWS> part;
     wait_for_predecessor();
     finish.prepare();
     float2 sum{};
-    for (int i = first; i < last; ++i) {
+    for (int i = norms ? first : last; i < last; ++i) {
       barrier_wait(full + turn.stage * 8, turn.parity);
       const unsigned char* at = shared + (left - right) + turn.stage * S::LEFT_BYTES + part.row * 128;
 #pragma unroll
@@ -178,23 +192,7 @@ __global__ void __launch_bounds__(S::THREADS)
       sum.x += __shfl_xor_sync(0xffffffff, sum.x, distance);
       sum.y += __shfl_xor_sync(0xffffffff, sum.y, distance);
     }
-    if (part.index == 0) *reinterpret_cast<float2*>(sums + part.row * S::SUM_STRIDE + S::COLUMNS) = sum;
-  } else if constexpr (S::TRANSFORMS) {
-    const Part<S::ROWS> part;
-    __half* const staged = reinterpret_cast<__half*>(shared + S::shared(gridDim.z));
-    const Transform<Part<S::ROWS>::COUNT> transform(p, blockIdx.y * S::ROWS, part.row, part.index, staged, last - first);
-    wait_for_predecessor();
-    transform.stage(blockIdx.y * S::ROWS, S::ROWS, first * DEPTH, threadIdx.x - WARPGROUP);
-    finish.prepare();
-    for (int i = first; i < last; ++i) {
-      barrier_wait(full + turn.stage * 8, turn.parity);
-      transform.run(shared + (left - right) + turn.stage * S::LEFT_BYTES, i - first, i * DEPTH);
-      shared_publish();
-      __syncwarp();
-      if (lane == 0) barrier_arrive(ready + turn.stage * 8);
-      turn.next(S::STAGES);
-    }
-    __syncthreads();
+    if (norms && part.index == 0) *reinterpret_cast<float2*>(sums + part.row * S::SUM_STRIDE + S::COLUMNS) = sum;
   }
   finish.run(shared, received, moments, inbox);
 #endif
@@ -210,11 +208,11 @@ struct Choice {
   int64_t splits, time;
 };
 
-// The splits of least time, in nanoseconds: fitted to 460 products of an H200, over a tenth of which the choice of shape
-// and splits that it makes loses 2 % on average.
+// The splits of least time, in nanoseconds: fitted to 36 products in all shapes and splits on an H200, where the choice that
+// it makes loses 1 % on average.
 template <typename S>
-Choice choose(int64_t rows, int64_t depth, int64_t outputs, bool gated) {
-  constexpr int64_t CHUNK = 188, KILOBYTE = 8, VECTORS = 421, EXCHANGE = 859, EXCHANGE_SPLIT = 489;
+Choice choose(int64_t rows, int64_t depth, int64_t outputs, bool gated, bool transformed) {
+  constexpr int64_t CHUNK = 100, TRANSFORM = 220, KILOBYTE = 6, VECTORS = 250, EXCHANGE = 650, EXCHANGE_SPLIT = 450;
   const int64_t columns = gated ? S::COLUMNS / 2 : S::COLUMNS;
   const int64_t tiles = ((rows + S::ROWS - 1) / S::ROWS) * ((outputs + columns - 1) / columns);
   const int64_t chunks = (depth + DEPTH - 1) / DEPTH;
@@ -226,7 +224,7 @@ Choice choose(int64_t rows, int64_t depth, int64_t outputs, bool gated) {
     const int64_t each = (chunks + splits - 1) / splits, share = S::ROWS * columns / 8 / splits;
     const int64_t waves = at_once ? (tiles + at_once - 1) / at_once : tiles;
     const bool crowded = tiles * splits > PROCESSORS;  // two blocks on a processor
-    const int64_t stage = CHUNK + (S::RIGHT_BYTES + S::LEFT_BYTES) / 1024 * KILOBYTE * (crowded ? 17 : 10) / 10;
+    const int64_t stage = CHUNK + (transformed ? TRANSFORM : 0) + (S::RIGHT_BYTES + S::LEFT_BYTES) / 1024 * KILOBYTE * (crowded ? 14 : 10) / 10;
     const int64_t time = waves * each * stage + (share + S::THREADS - 1) / S::THREADS * VECTORS +
                          (splits > 1 ? EXCHANGE + EXCHANGE_SPLIT * splits : 0);
     if (time < best.time) best = {splits, time};
@@ -250,10 +248,10 @@ sige_status launch(const sige_conv_args& a, const void* left, int64_t splits, cu
     return SIGE_ENGINE_FAILURE;
   if (!two) second_map = left_map;
 
-  ConvParameters parameters = parameters_of(a, 0, chunks, S::TRANSFORMS);
+  ConvParameters parameters = parameters_of(a, 0, chunks, left == s.rows && transforms(s));
   parameters.source.split = static_cast<int32_t>(first);  // of the depth
   splits = (chunks + each - 1) / each;
-  const size_t shared = S::shared(splits) + (S::TRANSFORMS ? affine_bytes(s, S::ROWS, each) : 0);
+  const size_t shared = S::shared(splits) + (parameters.transforms ? affine_bytes(s, S::ROWS, each) : 0);
   const Launch launch(static_cast<unsigned>(tiles_n), static_cast<unsigned>(tiles_m), static_cast<unsigned>(splits),
                       S::THREADS, shared, stream);
   return cudaLaunchKernelEx(&launch.config, product_kernel<S>, parameters, left_map, second_map, weight_map) == cudaSuccess
@@ -268,24 +266,15 @@ sige_status launch_best(const sige_conv_args& a, const void* left, cudaStream_t 
   const bool ready = ((cudaFuncSetAttribute(product_kernel<Shapes>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                             static_cast<int>(Shapes::shared(MAX_SPLITS) + MOST_AFFINE_BYTES)) == cudaSuccess) && ...);
   if (!ready) return failed();
+  const bool transformed = left == a.source.rows && transforms(a.source);
   int64_t best = INT64_MAX;
   sige_status (*chosen)(const sige_conv_args&, const void*, int64_t, cudaStream_t) = nullptr;
   int64_t splits = 1;
   const auto consider = [&](const Choice& choice, auto function) {
     if (choice.time < best) best = choice.time, chosen = function, splits = choice.splits;
   };
-  (consider(choose<Shapes>(rows, depth, a.outputs, a.gated), launch<Shapes>), ...);
+  (consider(choose<Shapes>(rows, depth, a.outputs, a.gated, transformed), launch<Shapes>), ...);
   return chosen(a, left, splits, stream);
-}
-
-template <Rows KIND>
-sige_status launch_shape(const sige_conv_args& a, const void* left, cudaStream_t stream) {
-  using Low = ProductShape<16, 128, 6, KIND>;
-  using Middle = ProductShape<32, 128, 5, KIND>;
-  using High = ProductShape<64, 128, 4, KIND>;
-  if (a.gated) return launch_best<Low, Middle, High>(a, left, stream);
-  return launch_best<ProductShape<16, 64, 10, KIND>, ProductShape<32, 64, 8, KIND>, ProductShape<64, 64, 6, KIND>, Low,
-                     Middle>(a, left, stream);
 }
 
 }  // namespace
@@ -313,8 +302,11 @@ bool product_reads_rows(const sige_conv_args& a) {
 }
 
 sige_status launch_product(const sige_conv_args& a, const void* left, cudaStream_t stream) {
-  if (left == a.source.rows && transforms(a.source)) return launch_shape<Rows::TRANSFORMED>(a, left, stream);
-  return a.norm_epsilon > 0 ? launch_shape<Rows::NORMED>(a, left, stream) : launch_shape<Rows::PLAIN>(a, left, stream);
+  using Low = ProductShape<16, 128, 6>;
+  using Middle = ProductShape<32, 128, 5>;
+  using High = ProductShape<64, 128, 4>;
+  if (a.gated) return launch_best<Low, Middle, High>(a, left, stream);
+  return launch_best<ProductShape<16, 64, 10>, ProductShape<32, 64, 8>, ProductShape<64, 64, 6>, Low, Middle>(a, left, stream);
 }
 
 }  // namespace sige::cuda

@@ -5,30 +5,31 @@
 
 namespace sige::cuda {
 
-// What a thread of a warpgroup does to its part of each tile: COUNT vectors of 8 channels, side by side in one row. The
-// affine of the block's images and channels is staged in shared memory first: a load under way would hold up the fence
-// behind each tile.
-template <int COUNT>
+// A warpgroup's part in it: each warp has every fourth tile, of ROWS rows. The affine of the block's images and channels is
+// staged in shared memory first: a load under way would hold up the fence behind each tile.
+template <int ROWS>
 class Transform {
   using Vector = Pack<__half2, 4>;
 
  public:
-  // first_row: of the tile, of which the thread has vectors from `index` on in `row`; staged: for affine_bytes; chunks: of
-  // DEPTH channels, that the block has.
-  __device__ Transform(const ConvParameters& p, int32_t first_row, int row, int index, __half* staged, int chunks)
-      : p_(p), row_(row), index_(index), channels_(chunks * DEPTH), first_image_(image_of(first_row)), staged_(staged),
-        valid_(first_row + row < p.rows) {
-    affine_ = staged + (valid_ ? image_of(first_row + row) - first_image_ : 0) * 2 * channels_ + index * 8;
+  // staged: for affine_bytes; chunks: of DEPTH channels, that the block has.
+  __device__ Transform(const ConvParameters& p, __half* staged, int chunks)
+      : p_(p), first_row_(blockIdx.y * ROWS), first_image_(image_of(first_row_)), channels_(chunks * DEPTH), staged_(staged) {
+#pragma unroll
+    for (int j = 0; j < COUNT; ++j) {
+      const int32_t row = first_row_ + row_of(j);
+      affine_[j] = row < p.rows ? (image_of(row) - first_image_) * 2 * channels_ + column() : NONE;
+    }
   }
 
-  // Loads the affine of a tile of `rows` from channel `first` on. By all of the warpgroup, whose thread this is; the kernel
-  // before must have finished.
-  __device__ void stage(int32_t first_row, int rows, int32_t first, int thread) const {
+  // Loads the affine of all of the block's tiles, the first of which begins at `channel`. By all of the warpgroup, whose
+  // thread this is; the kernel before must have finished.
+  __device__ void stage(int32_t channel, int thread) const {
     const Source<__half>& s = p_.source;
-    const int32_t last_row = (first_row + rows < p_.rows ? first_row + rows : p_.rows) - 1;
+    const int32_t last_row = (first_row_ + ROWS < p_.rows ? first_row_ + ROWS : p_.rows) - 1;
     const int vectors = channels_ / 8, count = (image_of(last_row) - first_image_ + 1) * 2 * vectors;
     for (int i = thread; i < count; i += WARPGROUP_THREADS) {
-      const int array = i / vectors, c = first + (i - array * vectors) * 8, image = first_image_ + array / 2;
+      const int array = i / vectors, c = channel + (i - array * vectors) * 8, image = first_image_ + array / 2;
       const __half* const from = array % 2 ? s.shift ? s.shift + image * s.shift_stride : nullptr
                                  : s.scale ? s.scale + image * s.scale_stride : nullptr;
       const uint32_t otherwise = array % 2 ? 0 : 0x3c003c00;  // ones
@@ -39,15 +40,16 @@ class Transform {
     asm volatile("barrier.cta.sync 1, %0;" ::"n"(WARPGROUP_THREADS) : "memory");
   }
 
-  // Of the tile of the block's chunk `index`, which begins at `channel`: rows of 128 bytes, swizzled by 128 bytes. Rows and
-  // channels behind the last, whose weight is zero, stay zero.
+  // Of the block's tile `chunk`, which begins at `channel`: rows of 128 bytes, swizzled by 128 bytes. Rows and channels
+  // behind the last, whose weight is zero, stay zero. By a whole warp.
   __device__ void run(unsigned char* tile, int chunk, int channel) const {
-    if (!valid_) return;
+    if (channel + column() >= p_.source.channels) return;
 #pragma unroll
     for (int j = 0; j < COUNT; ++j) {
-      if (channel + (index_ + j) * 8 >= p_.source.channels) continue;
-      Vector& at = *reinterpret_cast<Vector*>(tile + row_ * 128 + ((index_ + j) ^ row_ % 8) * 16);
-      const __half* const affine = affine_ + chunk * DEPTH + j * 8;
+      if (affine_[j] == NONE) continue;
+      const int row = row_of(j);
+      Vector& at = *reinterpret_cast<Vector*>(tile + row * 128 + (column() / 8 ^ row % 8) * 16);
+      const __half* const affine = staged_ + affine_[j] + chunk * DEPTH;
       const Vector scale = *reinterpret_cast<const Vector*>(affine), shift = *reinterpret_cast<const Vector*>(affine + channels_);
       Vector x = at;
 #pragma unroll
@@ -61,8 +63,10 @@ class Transform {
   }
 
  private:
-  static constexpr int WARPGROUP_THREADS = 128;
+  static constexpr int WARPGROUP_THREADS = 128, COUNT = ROWS / 4, NONE = -1;  // COUNT: vectors of a lane in each tile
 
+  __device__ static int row_of(int vector) { return vector * 4 + threadIdx.x % 32 / 8; }
+  __device__ static int column() { return threadIdx.x % 8 * 8; }
   __device__ int32_t image_of(int32_t row) const {
     uint32_t image, target;
     p_.targets.divide(row, image, target);
@@ -70,11 +74,10 @@ class Transform {
   }
 
   const ConvParameters& p_;
-  const int row_, index_, channels_;
-  const int32_t first_image_;
-  __half* const staged_;    // [image][scale, shift][channels]
-  const __half* affine_;    // of the row's image
-  const bool valid_;
+  const int32_t first_row_, first_image_;
+  const int channels_;
+  __half* const staged_;  // [image][scale, shift][channels]
+  int affine_[COUNT];     // where that of each vector begins, but for the chunk
 };
 
 // Images that a tile of so many rows reaches into.

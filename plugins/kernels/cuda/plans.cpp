@@ -126,14 +126,14 @@ bool overlaps(const sige_plans& plans) { return plans.capability >= 90; }
 
 // Bounds of work as mma_work counts it, where ways were equally fast on an H200.
 ConvPath path_of(const sige_plans& plans, const sige_conv_args& a) {
-  constexpr int64_t MOST_GATHERING = 1400, MOST_ALONE = 3800, MOST_PRODUCT = 4400, MOST_FUSED = 12000, FEW_ROWS = 32;
+  constexpr int64_t MOST_GATHERING = 3800, MOST_PRODUCT = 5000, MOST_FUSED = 7000, MOST_FUSED_FEW = 20000;
+  constexpr int64_t FEWEST_ROWS = 32, FEW_ROWS = 200;
   const int64_t work = mma_work(a), rows = int64_t{a.source.batch} * a.source.targets;
-  const bool gathers = has_conv_mma(plans.capability) && runs_on_mma(a);
   if (!has_conv_product(plans.capability) || !runs_as_product(a))
-    return gathers && work <= MOST_ALONE ? ConvPath::GATHERING : ConvPath::CUBLAS;
-  if (gathers && !product_reads_rows(a) && work <= MOST_GATHERING) return ConvPath::GATHERING;
+    return has_conv_mma(plans.capability) && runs_on_mma(a) && work <= MOST_GATHERING ? ConvPath::GATHERING : ConvPath::CUBLAS;
   const bool fused = a.norm_epsilon > 0 || a.gated;  // of which cuBLASLt needs kernels of their own
-  return rows <= FEW_ROWS || work <= (fused ? MOST_FUSED : MOST_PRODUCT) ? ConvPath::PRODUCT : ConvPath::CUBLAS;
+  const int64_t most = !fused ? MOST_PRODUCT : rows <= FEW_ROWS ? MOST_FUSED_FEW : MOST_FUSED;
+  return rows <= FEWEST_ROWS || work <= most ? ConvPath::PRODUCT : ConvPath::CUBLAS;
 }
 
 Product product_of(const sige_conv_args& a) {

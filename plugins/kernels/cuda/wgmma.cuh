@@ -31,6 +31,9 @@ __device__ inline uint64_t tile_descriptor(uint32_t address) {
   return uint64_t{(address & 0x3ffff) >> 4} | uint64_t{1} << 16 | uint64_t{1024 >> 4} << 32 | uint64_t{1} << 62;
 }
 
+// The same tile from so many bytes behind its beginning on.
+__device__ inline uint64_t advanced(uint64_t tile, uint32_t bytes) { return tile + (bytes >> 4); }
+
 // sums [64 x N] += left right for left 64 x 16 with 64 contiguous, right 16 x N with 16 contiguous.
 template <int N>
 struct Product;
@@ -175,6 +178,16 @@ __device__ void products_wait() {
 #ifdef SIGE_SM90A
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 #endif
+}
+
+// True in one thread of a whole warp. The compiler knows that it is one, and so keeps what only this thread needs in uniform
+// registers: asynchronous loads are issued in a quarter of the instructions.
+__device__ inline bool elected() {
+  uint32_t one = 0;
+#ifdef SIGE_SM90A
+  asm volatile("{\n.reg .pred one;\nelect.sync _|one, 0xffffffff;\nselp.u32 %0, 1, 0, one;\n}" : "=r"(one));
+#endif
+  return one;
 }
 
 // A barrier in shared memory, by its address.
