@@ -89,15 +89,18 @@ class Costs:
     """Running means of what loading and recording take, and the choice between them.
 
     A load runs beside the step before, so it costs what it takes longer than that step. What was never
-    measured is tried first.
+    measured is tried first, and what was given up is tried again now and then: a rate that was measured while
+    the machine did something else must not stand for good.
     """
 
     WEIGHT = 0.3  # of a new measurement
+    PATIENCE = 16  # steps that are recorded anew before a load is tried again
 
     def __init__(self) -> None:
         self.rates: dict[Tier, float] = {}  # bytes per second
         self.record: float | None = None  # seconds
         self.edit: float | None = None
+        self._refused: dict[Tier, int] = {}  # since the last load
 
     def loaded(self, tier: Tier, nbytes: int, seconds: float) -> None:
         rate = nbytes / max(seconds, 1e-9)
@@ -114,7 +117,10 @@ class Costs:
         rate = self.rates.get(tier)
         if rate is None or self.record is None or self.edit is None:
             return False
-        return nbytes / rate - self.edit > self.record
+        refused = self._refused.get(tier, 0)
+        slower = nbytes / rate - self.edit > self.record and refused < self.PATIENCE
+        self._refused[tier] = refused + 1 if slower else 0
+        return slower
 
     def _mean(self, before: float | None, now: float) -> float:
         return now if before is None else (1 - self.WEIGHT) * before + self.WEIGHT * now

@@ -181,6 +181,37 @@ def test_cost_model() -> None:
     assert not costs.recompute("disk", GB)
 
 
+def test_a_load_that_was_given_up_is_tried_again() -> None:
+    costs = Costs()
+    costs.recorded(1.0)
+    costs.edited(0.0)
+    costs.loaded("host", GB, 2.0)
+    for _ in range(2):
+        assert [costs.recompute("host", GB) for _ in range(Costs.PATIENCE + 1)] == [
+            *[True] * Costs.PATIENCE,
+            False,
+        ]
+
+
+def test_what_a_parcel_takes_to_grow_is_no_rate(
+    session: sige.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    track = record(session, TIERS["host"])
+    measured = []
+    monkeypatch.setattr(track.costs, "loaded", lambda tier, nbytes, seconds: measured.append(nbytes))
+    edit_all(track)
+    nbytes = track.read(MASK).nbytes
+    assert measured == [nbytes] * (STEPS - 2)  # each of the two parcels was filled for the first time
+    edit_all(track)
+    assert measured == [nbytes] * (2 * STEPS - 2)
+    larger = np.zeros_like(MASK)
+    larger[2:9, 2:12] = True
+    assert track.read(larger).nbytes > nbytes
+    for _ in track.walk(range(STEPS), larger):
+        pass
+    assert len(measured) == 3 * STEPS - 4
+
+
 def test_recomputing_gives_the_same_bits(session: sige.Session, monkeypatch: pytest.MonkeyPatch) -> None:
     track = record(session, TIERS["disk"])
     wanted = edit_all(track)
