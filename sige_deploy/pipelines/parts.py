@@ -146,7 +146,7 @@ class Denoiser:
         """Of latents [C, h, w] as the scheduler scales them."""
         sample = scaled if conditions.extra is None else np.concatenate([scaled, conditions.extra])
         return {
-            "sample": np.repeat(sample[None].astype(self._dtype), self._batch, axis=0),
+            "sample": np.repeat(_converted(sample[None], self._dtype), self._batch, axis=0),
             "timestep": np.full(1, timestep, np.float32),
             **conditions.text,
             **conditions.given,
@@ -154,7 +154,16 @@ class Denoiser:
 
     def prediction(self, outputs: Mapping[str, Any], guidance: float) -> np.ndarray:
         """float32 [C, h, w]."""
-        noise = as_numpy("noise", next(iter(outputs.values()))).astype(np.float32)
+        noise = _converted(as_numpy("noise", next(iter(outputs.values()))), "float32")
         if self._batch == 1:
             return noise[0]
         return noise[0] + np.float32(guidance) * (noise[1] - noise[0])
+
+
+def _converted(array: np.ndarray, dtype: str) -> np.ndarray:
+    """`array.astype(dtype)`; between float16 and float32 torch takes a fraction of numpy's time."""
+    if array.dtype == dtype:
+        return array
+    import torch
+
+    return torch.from_numpy(array).to(getattr(torch, dtype)).numpy()

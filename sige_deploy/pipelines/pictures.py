@@ -33,8 +33,12 @@ def checked_mask(mask: Any, height: int, width: int) -> np.ndarray:
 
 def changed(picture: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Pixels that differ: bool [H, W]."""
-    red, green, blue = (picture != other).transpose(2, 0, 1)
-    return red | green | blue
+    differs = picture != other
+    rows = differs.reshape(len(differs), -1).any(axis=1)  # few: what is strided is slow
+    red, green, blue = differs[rows].transpose(2, 0, 1)
+    mask = np.zeros(differs.shape[:2], bool)
+    mask[rows] = red | green | blue
+    return mask
 
 
 def to_network(picture: np.ndarray, dtype: str) -> np.ndarray:
@@ -59,8 +63,8 @@ def box_of(mask: np.ndarray) -> tuple[slice, slice]:
 def to_latents(mask: np.ndarray, factor: int) -> np.ndarray:
     """The latents of which any pixel is set: bool [H / factor, W / factor] of bool [H, W]."""
     height, width = mask.shape
-    blocks = mask.reshape(height // factor, factor, width // factor, factor)
-    return np.logical_or.reduce(blocks, axis=(1, 3))
+    rows = mask.reshape(height // factor, factor, width).any(axis=1)  # first along what is contiguous
+    return rows.reshape(height // factor, width // factor, factor).any(axis=2)
 
 
 def to_pixels(mask: np.ndarray, factor: int) -> np.ndarray:

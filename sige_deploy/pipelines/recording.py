@@ -28,6 +28,7 @@ from sige_deploy.pipelines.progress import OnStep, Step, report
 from sige_deploy.pipelines.sampling import Sampler, Walk
 from sige_deploy.runs.drift import Drift
 from sige_deploy.runs.run import Run
+from sige_deploy.session import Report
 
 FEATHER = 4  # pixels
 _VERSIONS = itertools.count()  # of all recordings
@@ -373,23 +374,30 @@ class Recording:
         )
         recorded = self.run.tensors["latents"]
         trajectory = recorded.copy()
-        picture = self.picture
-        if pixels.any():
+        picture = self.run.tensors["picture"]
+        if not pixels.any():
+            picture = picture.copy()
+        else:
             trajectory[start] = z
             session = self.parts.unet
             walked = self.run.tracks["unet"].walk(range(start, self.steps.stop), latents)
             with contextlib.closing(walked) as steps:
-                for step in steps:
+                step = next(steps, self.steps.stop)
+                while step < self.steps.stop:
                     inputs = self._denoiser.inputs(
                         walk.scaled(z, step), float(self.sampler.timesteps[step]), conditions
                     )
                     outputs = session.edit(mask=latents, **inputs)
+                    how = session.report
+                    totals.add(how)
+                    following = next(steps, self.steps.stop)  # its state is copied meanwhile
                     prediction = self._denoiser.prediction(outputs, conditions.guidance)
-                    z = np.where(latents, walk.next(prediction, z, step), recorded[step + 1])
-                    trajectory[step + 1] = z
-                    totals.add(session.report)
-                    done = self._step("edit", step - start, totals.steps, step, z)
-                    report(on_step, done)
+                    made = walk.next(prediction, z, step)
+                    z = trajectory[step + 1]
+                    np.copyto(z, made, where=latents)
+                    if on_step is not None:
+                        report(on_step, self._step("edit", step - start, totals.steps, step, how, z))
+                    step = following
             change = z - recorded[-1]
             for step in range(start):
                 # Steps that the edit did not run, and those of a warm-up: as if its result had been noised.
@@ -424,7 +432,8 @@ class Recording:
             timestep = float(self.sampler.timesteps[step])
             inputs = self._denoiser.inputs(walk.scaled(z, step), timestep, conditions)
             outputs = self.parts.unet.dense(**inputs)
-            milliseconds += self.parts.unet.report.milliseconds
+            how = self.parts.unet.report
+            milliseconds += how.milliseconds
             z = walk.next(self._denoiser.prediction(outputs, conditions.guidance), z, step)
             recorded = self._denoiser.prediction(self.run.tracks["unet"].outputs(step), weight)
             beside = other.next(recorded, beside, step)
@@ -432,14 +441,13 @@ class Recording:
             change = np.abs(z - beside).sum(axis=0)
             span = float(np.ptp(change))
             difference += (change - change.min()) / span if span > 0 else 0
-            report(on_step, self._step("warm-up", step - first, len(steps), step, z))
+            report(on_step, self._step("warm-up", step - first, len(steps), step, how, z))
         return Draft(
             key, self.version, prompt, negative, conditions.guidance, first, np.stack(kept), difference, walk,
             milliseconds,
         )  # fmt: skip
 
-    def _step(self, what: str, index: int, total: int, step: int, z: np.ndarray) -> Step:
-        how = self.parts.unet.report
+    def _step(self, what: str, index: int, total: int, step: int, how: Report, z: np.ndarray) -> Step:
         return Step(what, index, total, float(self.sampler.timesteps[step]), how.path, how.milliseconds, z)
 
 

@@ -78,9 +78,9 @@ class Sampler:
         latents, prediction = torch.tensor([[[[1.0, 0.0, 30.0]], [[0.0, 1.0, -20.0]]]]).unbind(1)
         weights = np.zeros((self.steps, 3), np.float32)
         for i in range(self.steps):
-            walk, at = self.begin(i), self._new.timesteps[i]
-            read = walk.scheduler.scale_model_input(latents, at).flatten()
-            made = walk.scheduler.step(prediction, at, latents, return_dict=False)[0].flatten()
+            scheduler, at = self._begun(i), self._new.timesteps[i]
+            read = scheduler.scale_model_input(latents, at).flatten()
+            made = scheduler.step(prediction, at, latents, return_dict=False)[0].flatten()
             if not torch.isclose(made[2], 30 * made[0] - 20 * made[1], rtol=1e-4, atol=1e-4):
                 return None
             weights[i] = read[0], made[0], made[1]
@@ -101,16 +101,22 @@ class Sampler:
 
     def begin(self, step: int) -> Walk:
         """A walk from `step` on."""
-        return Walk(self, copy.deepcopy(self._new), step)
+        return Walk(self, None if self.weights is not None else self._begun(step))
+
+    def _begun(self, step: int) -> Any:
+        """A scheduler of its own that stands at `step`."""
+        scheduler = copy.deepcopy(self._new)
+        if step and hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(step)
+        return scheduler
 
 
 class Walk:
-    """A scheduler on its way: step by step, with what it remembers of those before."""
+    """A scheduler on its way: step by step, with what it remembers of those before. scheduler: None where the
+    sampler's weights are all that there is to a step."""
 
-    def __init__(self, sampler: Sampler, scheduler: Any, step: int) -> None:
+    def __init__(self, sampler: Sampler, scheduler: Any) -> None:
         self._sampler, self.scheduler = sampler, scheduler
-        if step and hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(step)
 
     def scaled(self, latents: np.ndarray, step: int) -> np.ndarray:
         """What the network reads for these latents."""
