@@ -1,14 +1,18 @@
 """Bringing recorded states to a device: one is made ready while another one is in force.
 
 On the host a state that lies in memory as it was recorded is put in force where it lies; of any other one,
-the rows that edits read are copied into arrays of the parcel's own. On a memory with its own stream all that
-edits read is packed in pinned memory, sent on a stream beside, and unpacked where the engine knows it.
+the rows that edits read are copied into arrays of the parcel's own. On a memory with its own stream what
+edits read whole is sent from where it is, if that is pinned; all else is packed in pinned memory by several
+threads. It is sent on a stream beside, and unpacked where the engine knows it.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,12 +20,19 @@ import numpy as np
 from sige_deploy import caches
 from sige_deploy.devices.base import Needs, Source
 from sige_deploy.devices.kept import KeptBuffers
-from sige_deploy.devices.memory import Buffer, host_array, offsets
+from sige_deploy.devices.memory import Buffer, HostMemory, host_array, offsets
+from sige_deploy.errors import RuntimeFailure
 from sige_deploy.kernels import RowMoves
 
 if TYPE_CHECKING:
     from sige_deploy.devices.host import HostDevice
     from sige_deploy.devices.native import NativeDevice
+
+PIECE = 2 << 20  # bytes that a thread packs before they are sent, about
+PACKERS = 8  # threads that pack, at most
+
+#: (begin, end, what writes these bytes of a parcel into a uint8 array of that size)
+Copy = tuple[int, int, Callable[[np.ndarray], None]]
 
 
 class HostParcel:
@@ -55,17 +66,18 @@ class HostParcel:
 
 
 class BufferParcel:
-    """A `Parcel` for a device whose recorded state has fixed addresses."""
+    """A `Parcel` for a device whose recorded state has fixed addresses: rows one after the other, then what
+    is wanted whole, as it lies at the front of a recorded state."""
 
     def __init__(self, device: NativeDevice) -> None:
         self._device = device
         self._entries = caches.ordered(device.manifest)
         self._begins, self._total = offsets(self._entries)
         self._courier = device.memory.courier()
-        self._host: Buffer | None = None  # pinned, and what it is sent to
+        self._host: Buffer | None = None  # pinned, for what is packed
         self._there: Buffer | None = None
         self._kept: KeptBuffers | None = None
-        self._front = 0
+        self._front = self._packed = 0  # bytes that are wanted whole, and of rows
         self._rows: dict[str, tuple[list[int], np.dtype]] = {}
         self._places: dict[str, int] = {}
         self._needs = Needs()
@@ -76,7 +88,6 @@ class BufferParcel:
         self._needs, self._kept = needs, source if isinstance(source, KeptBuffers) else None
         if self._kept is not None:
             return
-        self._front = self._front_bytes(needs)
         rows = needs.rows if needs.rows is not None and needs.caches else {}
         self._rows = {
             name: (
@@ -85,22 +96,18 @@ class BufferParcel:
             )
             for name, pixels in rows.items()
         }
-        self._places, packed = offsets(self._rows)
-        self._make_room(self._front + packed)
-        assert self._host is not None and self._there is not None
+        self._places, self._packed = offsets(self._rows)
+        self._front = self._front_bytes(needs)
         whole = source.front()
+        copies = list(self._copies_of_rows(source, whole, rows))
         if whole is not None and whole.nbytes >= self._front and self._device.memory.lands(whole.ctypes.data):
+            there = self._make_room(self._packed)
             sent = Buffer(whole.ctypes.data, [self._front], np.uint8, whole)
+            self._courier.send(sent, there.view([self._front], np.uint8, self._packed))
         else:
-            sent = self._host.view([self._front], np.uint8)
-            self._pack_front(source, whole, host_array(sent))
-        self._courier.send(sent, self._there.view([self._front], np.uint8))
-        for name, pixels in rows.items():
-            place = self._host.view(*self._rows[name], offset=self._front + self._places[name])
-            np.copyto(host_array(place), source.rows(name, pixels))
-        if packed:
-            part = [packed], np.uint8, self._front
-            self._courier.send(self._host.view(*part), self._there.view(*part))
+            self._make_room(self._packed + self._front)
+            copies += self._copies_of_front(source, whole)
+        self._pack(copies)
         self._courier.wait()  # so that the pinned memory may change, and whoever measures has waited
 
     def put(self) -> None:
@@ -113,10 +120,10 @@ class BufferParcel:
             device.holds(None)
             self._courier.arrive()
             front = [self._front], np.uint8
-            memory.copy(self._there.view(*front), device.storage_block.view(*front))
+            memory.copy(self._there.view(*front, self._packed), device.storage_block.view(*front))
             names = tuple(self._rows)
             if names:
-                packed = [self._there.pointer + self._front + self._places[name] for name in names]
+                packed = [self._there.pointer + self._places[name] for name in names]
                 lists = self._pixels(self._needs.rows or {})
                 moves = self._row_moves(names)
                 moves.put([storage[name].pointer for name in names], packed, [lists[name] for name in names])
@@ -132,22 +139,75 @@ class BufferParcel:
                 return begin
         return self._total
 
-    def _pack_front(self, source: Source, whole: np.ndarray | None, into: np.ndarray) -> None:
-        done = 0 if whole is None else min(whole.nbytes, into.nbytes)
-        if whole is not None:
-            into[:done] = whole[:done]
+    def _array(self, block: np.ndarray | None, name: str) -> np.ndarray | None:
+        """A view of an array in a block that begins as a recorded state does; None where it ends before."""
+        shape, dtype = self._entries[name]
+        begin = self._begins[name]
+        end = begin + math.prod(shape) * dtype.itemsize
+        return None if block is None or end > block.nbytes else block[begin:end].view(dtype).reshape(shape)
+
+    def _copies_of_rows(
+        self, source: Source, whole: np.ndarray | None, rows: Mapping[str, np.ndarray]
+    ) -> Iterator[Copy]:
+        for name, pixels in rows.items():
+            shape, dtype = self._rows[name]
+            begin = self._places[name]
+            yield (
+                begin,
+                begin + math.prod(shape) * dtype.itemsize,
+                functools.partial(_take, source, self._array(whole, name), name, pixels, shape, dtype),
+            )
+
+    def _copies_of_front(self, source: Source, whole: np.ndarray | None) -> Iterator[Copy]:
+        done = 0 if whole is None else min(whole.nbytes, self._front)
+        for begin in range(0, done, PIECE):
+            assert whole is not None
+            piece = whole[begin : min(begin + PIECE, done)]
+            yield self._packed + begin, self._packed + begin + piece.nbytes, functools.partial(_copy, piece)
         for name, (shape, dtype) in self._entries.items():
             begin = self._begins[name]
             end = begin + math.prod(shape) * dtype.itemsize
-            if done <= begin and end <= into.nbytes:
-                np.copyto(into[begin:end].view(dtype).reshape(shape), source.array(name))
+            if done <= begin and end <= self._front:
+                yield self._packed + begin, self._packed + end, functools.partial(_fetch, source, name, dtype)
 
-    def _make_room(self, nbytes: int) -> None:
-        if self._host is None or self._host.nbytes < nbytes:
-            memory = self._device.memory
-            self._host = self._there = None  # before the new ones are there
-            self._there = memory.empty([nbytes], np.uint8)
-            self._host = memory.landing(self._there)
+    def _pack(self, copies: Sequence[Copy]) -> None:
+        """Make these copies in pinned memory, and send each piece as soon as it is there."""
+        if not copies:
+            return
+        host, there = self._host, self._there
+        assert host is not None and there is not None
+        into = host_array(host.view([host.nbytes], np.uint8))
+
+        def fill(piece: Sequence[Copy]) -> None:
+            for begin, end, copy in piece:
+                copy(into[begin:end])
+
+        pieces = _pieces(copies)
+        filled = [_packers().submit(fill, piece) for piece in pieces]
+        try:
+            for piece, future in zip(pieces, filled):
+                future.result()
+                begin, end = piece[0][0], piece[-1][1]
+                part = [end - begin], np.uint8, begin
+                self._courier.send(host.view(*part), there.view(*part))
+        finally:  # after a failure too nothing may write there any more
+            wait(filled)
+
+    def _make_room(self, packed: int) -> Buffer:
+        """Memory on the device for all, which it returns, and pinned memory for what is packed."""
+        memory = self._device.memory
+        there, nbytes = self._there, self._packed + self._front
+        spare = self._packed // 4  # masks grow as they are painted
+        if there is None or there.nbytes < nbytes:
+            self._there = None  # before the new one is there
+            there = self._there = memory.empty([nbytes + spare], np.uint8)
+        if packed and (self._host is None or self._host.nbytes < packed):
+            self._host = None
+            try:
+                self._host = memory.landing(Buffer(0, [packed + spare], np.uint8))
+            except RuntimeFailure:  # the system pins no more; the driver copies once more then
+                self._host = HostMemory().empty([packed + spare], np.uint8)
+        return there
 
     def _pixels(self, rows: Mapping[str, np.ndarray]) -> dict[str, Buffer]:
         """The lists of pixels on the device; equal ones are one, and the last ones are kept."""
@@ -163,3 +223,47 @@ class BufferParcel:
         if self._moves is None or self._moves[0] != tuple(names):
             self._moves = tuple(names), self._device.row_moves(names)
         return self._moves[1]
+
+
+@functools.cache
+def _packers() -> ThreadPoolExecutor:
+    """The threads that pack; they are idle but for loads, so all parcels share them."""
+    threads = max(1, min(PACKERS, (os.cpu_count() or 1) - 1))
+    return ThreadPoolExecutor(threads, thread_name_prefix="sige-pack")
+
+
+def _pieces(copies: Sequence[Copy]) -> list[list[Copy]]:
+    """Neighbours together, as many as make up a piece."""
+    pieces: list[list[Copy]] = []
+    for copy in copies:
+        if pieces and copy[1] - pieces[-1][0][0] <= PIECE and copy[0] >= pieces[-1][-1][1]:
+            pieces[-1].append(copy)
+        else:
+            pieces.append([copy])
+    return pieces
+
+
+def _take(
+    source: Source,
+    base: np.ndarray | None,
+    name: str,
+    pixels: np.ndarray,
+    shape: Sequence[int],
+    dtype: np.dtype,
+    into: np.ndarray,
+) -> None:
+    """Rows of a base: out of the array itself where there is one."""
+    rows = into.view(dtype).reshape(shape)
+    if base is None:
+        np.copyto(rows, source.rows(name, pixels))
+    else:
+        np.take(base, pixels, axis=1, out=rows, mode="clip")  # any other mode copies through a buffer
+
+
+def _copy(piece: np.ndarray, into: np.ndarray) -> None:
+    np.copyto(into, piece)
+
+
+def _fetch(source: Source, name: str, dtype: np.dtype, into: np.ndarray) -> None:
+    array = source.array(name)
+    np.copyto(into.view(dtype).reshape(array.shape), array)

@@ -54,10 +54,12 @@ class Layout:
 
 class State:
     """A `Kept` state: a layout and a block of bytes, uint8 [layout.nbytes]. in_memory: the block is memory,
-    not a file's."""
+    not a file's. pageable: it was to be pinned for the device, and could not be."""
 
-    def __init__(self, layout: Layout, block: np.ndarray, in_memory: bool = True) -> None:
-        self.layout, self.block, self.in_memory = layout, block, in_memory
+    def __init__(
+        self, layout: Layout, block: np.ndarray, in_memory: bool = True, pageable: bool = False
+    ) -> None:
+        self.layout, self.block, self.in_memory, self.pageable = layout, block, in_memory, pageable
 
     @property
     def nbytes(self) -> int:
@@ -80,7 +82,7 @@ class State:
         return self.layout.codes[name].decode(self._parts(name), self.layout.entries[name][1])
 
     def rows(self, name: str, pixels: np.ndarray) -> np.ndarray:
-        parts = [part[:, pixels] for part in self._parts(name)]
+        parts = [np.take(part, pixels, axis=1) for part in self._parts(name)]
         return self.layout.codes[name].decode(parts, self.layout.entries[name][1])
 
     def front(self) -> np.ndarray | None:

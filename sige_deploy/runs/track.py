@@ -13,7 +13,8 @@ import numpy as np
 
 from sige_deploy import rows
 from sige_deploy.devices.base import Device, Fresh, Kept, Needs, Parcel
-from sige_deploy.errors import InputError
+from sige_deploy.devices.memory import HostMemory, host_array
+from sige_deploy.errors import InputError, RuntimeFailure
 from sige_deploy.inputs import as_numpy
 from sige_deploy.runs.drift import Drift, Worst
 from sige_deploy.runs.reading import Reader, Reading
@@ -77,6 +78,13 @@ class Track:
     def tiers(self) -> list[Tier]:
         """Where each recorded step's state is."""
         return [slot.tier for slot in self.slots if slot is not None]
+
+    @property
+    def pageable(self) -> int:
+        """Bytes of states on the host that the system would not pin for the GPU: each load copies what it
+        reads of them into pinned memory first. 0 where the device is the host."""
+        kept = [slot.kept for slot in self.slots if slot is not None]
+        return sum(state.nbytes for state in kept if isinstance(state, State) and state.pageable)
 
     def record(self, step: int, **inputs: Any) -> Arrays:
         """Run the whole network for a step and keep its state; returns its outputs. An earlier state of the
@@ -308,7 +316,10 @@ class Track:
             return State(layout, spill(layout.nbytes, self.rooms.budget.folder), in_memory=False)
         if tier == "none":
             return State(layout, np.empty(layout.nbytes, np.uint8))
-        return State(layout, device.block(layout.nbytes))
+        try:
+            return State(layout, device.block(layout.nbytes))
+        except RuntimeFailure:  # the system pins no more
+            return State(layout, host_array(HostMemory().empty([layout.nbytes], np.uint8)), pageable=True)
 
     def _size(self, tier: Tier) -> int:
         return 0 if tier == "none" else (self._exact if tier == "device" else self._coded).nbytes

@@ -4,6 +4,7 @@ only what they read is sent."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +12,19 @@ import pytest
 import tiny
 
 from sige_deploy.bundle import Bundle, open_bundle
-from sige_deploy.devices import cuda
+from sige_deploy.devices import cuda, parcels
 from sige_deploy.devices.base import Needs
 from sige_deploy.devices.kept import KeptBuffers
-from sige_deploy.devices.memory import Buffer, host_array
-from sige_deploy.errors import RuntimeFailure, StateError
+from sige_deploy.devices.memory import Buffer
+from sige_deploy.errors import CacheError, RuntimeFailure, StateError
 from sige_deploy.runs.reading import Reader
 from sige_deploy.runs.state import Layout, State
+from sige_deploy.runs.tiers import Budget, Rooms
+from sige_deploy.runs.track import Track
 from sige_deploy.runtimes.onnxruntime_buffers import OnnxRuntimeOnBuffers
 from sige_deploy.session import Session
 
-from .fake_cuda import Runtime, cudaMemoryType
+from .fake_cuda import Error, Runtime, cudaMemoryType
 from .fake_gpu import FakeGpu
 
 MASK = np.zeros((tiny.H, tiny.W), bool)
@@ -83,28 +86,118 @@ def test_two_parcels_in_turn(session: Session) -> None:
         edited(session, 0)
 
 
-def test_pinned_memory_is_sent_from_where_it_is(session: Session, driver: Runtime) -> None:
-    """What edits read whole is not copied on the host; of the rest, the rows alone are packed."""
+class Sends:
+    """What couriers send from now on: (address, bytes) of each copy."""
+
+    def __init__(self, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sent: list[tuple[int, int]] = []
+        with session.held() as device:
+            kind = type(device.memory.courier())  # type: ignore[attr-defined]
+        send = kind.send
+
+        def noted(courier: object, source: Buffer, target: Buffer) -> None:
+            self.sent.append((source.pointer, source.nbytes))
+            send(courier, source, target)
+
+        monkeypatch.setattr(kind, "send", noted)
+
+
+def test_pinned_memory_is_sent_from_where_it_is(
+    session: Session, driver: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What edits read whole goes by one copy, from where it is; of the rest, the rows alone are packed."""
     session.record(**tiny.inputs(0))
-    state = kept(session)
+    state, sends = kept(session), Sends(session, monkeypatch)
     with session.held() as device:
         needs = Reader(session.bundle, device.gpu).read(MASK).needs
         parcel = device.parcel()
         parcel.load(state, needs)
-        front, packed = parcel._front, parcel._host.nbytes - parcel._front  # type: ignore[attr-defined]
+        front = state.layout.begins["cache.base.h"]
         rows = (needs.rows or {})["cache.base.h"].size * tiny.B * tiny.C * 4
-        assert rows <= packed < rows + 256 and front == state.layout.begins["cache.base.h"]
+        whole = state.front()
+        assert whole is not None
+        host = parcel._host  # type: ignore[attr-defined]
+        assert sends.sent == [(whole.ctypes.data, front), (host.pointer, rows)]
+        assert rows <= host.nbytes < 1.25 * rows + 512
         if driver.blocks:
             pinned = [
                 size for _, size, kind in driver.blocks.values() if kind == cudaMemoryType.cudaMemoryTypeHost
             ]
             assert state.nbytes in pinned
-        parcel.put()
-        host = parcel._host  # type: ignore[attr-defined]
-        whole = state.front()
-        assert whole is not None
-        if device.memory.lands(whole.ctypes.data):  # type: ignore[attr-defined]
-            assert not np.array_equal(host_array(host)[:front], whole[:front])
+
+
+@pytest.mark.parametrize("storage", ["exact", "float16", "int8"])
+def test_threads_pack_what_one_would(session: Session, monkeypatch: pytest.MonkeyPatch, storage: str) -> None:
+    """Of a state that is not pinned, or is coded: in many pieces, each sent once."""
+    session.record(**tiny.inputs(0))
+    layout = Layout(session.bundle.manifest, storage)  # type: ignore[arg-type]
+    state = State(layout, np.zeros(layout.nbytes, np.uint8))
+    with session.held() as device:
+        state.fill(device.arrays())
+        needs = Reader(session.bundle, device.gpu).read(MASK).needs
+        monkeypatch.setattr(device.memory, "lands", lambda pointer: False)  # type: ignore[attr-defined]
+        found = []
+        for piece in (1 << 30, 64):
+            monkeypatch.setattr(parcels, "PIECE", piece)
+            sends = Sends(session, monkeypatch)
+            parcel = device.parcel()
+            parcel.load(state, needs)
+            if piece == 64:
+                assert len(sends.sent) > 3
+                starts = sorted(sends.sent)
+                assert all(a + size <= b for (a, size), (b, _) in pairwise(starts))
+            else:
+                assert len(sends.sent) == 1
+            session.put(parcel)
+            found.append(edited(session, 0))
+        assert found[0] == found[1]
+
+
+def test_a_state_that_cannot_be_read_leaves_no_thread_at_work(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.record(**tiny.inputs(0))
+    state, wanted = kept(session, "float16"), edited(session, 0)
+    monkeypatch.setattr(parcels, "PIECE", 64)
+    with session.held() as device:
+        needs = Reader(session.bundle, device.gpu).read(MASK).needs
+        parcel = device.parcel()
+
+        def refuse(name: str, pixels: np.ndarray) -> np.ndarray:
+            raise CacheError("the file is damaged.")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(state, "rows", refuse)
+            with pytest.raises(CacheError, match="the file is damaged"):
+                parcel.load(state, needs)
+        parcel.load(state, needs)
+        session.put(parcel)
+        assert edited(session, 0).keys() == wanted.keys()
+
+
+def test_what_the_system_does_not_pin_is_kept_and_told(
+    session: Session, driver: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = Budget(device=0, host=1 << 30)
+    wanted = []
+    for step in range(3):
+        session.record(**tiny.inputs(step))
+        wanted.append(edited(session, step))
+    with session.held() as device:
+        if device.memory.backend == 0 and not driver.blocks:  # type: ignore[attr-defined]
+            pytest.skip("host memory is not pinned")
+    track = Track(session, 3, Rooms(budget))
+    track.record(0, **tiny.inputs(0))
+    assert track.pageable == 0
+    monkeypatch.setattr(driver, "cudaHostAlloc", lambda *_: (Error.cudaErrorMemoryAllocation, 0))
+    for step in (1, 2):
+        track.record(step, **tiny.inputs(step))
+    assert track.tiers == ["host"] * 3
+    assert track.pageable == 2 * Layout(session.bundle.manifest).nbytes
+    for _ in range(2):
+        assert [edited(session, step) for step in track.walk(range(3), MASK)] == wanted
+    track.close()
+    assert track.pageable == 0
 
 
 def test_coded_states_are_packed_as_they_were_recorded(session: Session) -> None:
