@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sige_deploy.devices.cuda import CudaMemory
-from sige_deploy.devices.memory import Buffer, Memory
+from sige_deploy.devices.memory import Buffer, Memory, host_array
 from sige_deploy.inputs import as_numpy, is_tensor, plain_values
 from sige_deploy.kernels import Copies
 from sige_deploy.masks import resample_mask
@@ -26,17 +26,29 @@ class Exchange:
         self._memory, self._copies = memory, copies
         self._gpu = memory.index if isinstance(memory, CudaMemory) else None
         self._held: list[Any] = []
+        self._landings: dict[str, tuple[Buffer, np.ndarray]] = {}
 
-    def take(self, given: Mapping[str, Any], into: Mapping[str, Buffer]) -> None:
-        """Copy inputs, checked as `inputs.checked` does, into the buffers of their names. The values must
-        live on until the memory is synchronised. Raises InputError for tensors without plain values."""
-        self._put([(name, value, into[name]) for name, value in given.items()])
+    def take(self, moves: Sequence[tuple[str, Any, Buffer]]) -> None:
+        """Copy values that were checked into buffers, each given as (name, value, buffer): inputs, and a mask
+        bool [h, w] into uint8. They must live on until the memory is synchronised. Raises InputError for
+        tensors without plain values."""
+        here: list[tuple[Buffer, Buffer]] = []
+        elsewhere: list[tuple[np.ndarray, Buffer]] = []
+        for name, value, target in moves:
+            if self._here(value):
+                here.append((self._source(name, value, target), target))
+            else:
+                elsewhere.append((as_numpy(name, value), target))
+        for array, target in elsewhere:
+            self._memory.upload(array, target)
+        if here:
+            self._wait()
+            self._copies.copy(here)
+        self._held = [source for source, _ in (*here, *elsewhere)]
 
-    def take_mask(self, mask: Any, into: Sequence[Buffer], threshold: float) -> None:
-        """Copy a bool mask [h, w] into uint8 buffers: as it is into the first, which has its size, resampled
-        into the others."""
-        self._put([("mask", mask, into[0].view(into[0].shape, np.bool_))])
-        for buffer in into[1:]:
+    def resample(self, mask: Any, into: Sequence[Buffer], threshold: float) -> None:
+        """Copy a bool mask [h, w], resampled, into uint8 buffers of other sizes."""
+        for buffer in into:
             resampled = resample_mask(as_numpy("mask", mask), (buffer.shape[0], buffer.shape[1]), threshold)
             self._memory.upload(resampled.view(np.uint8), buffer)
 
@@ -48,8 +60,7 @@ class Exchange:
         memory = self._memory
         tensor = next((value for value in given.values() if is_tensor(value)), None)
         if tensor is None or not self._here(tensor):
-            arrays = {name: memory.download(buffer) for name, buffer in results.items()}
-            later()
+            arrays = self._fetched(results, later)
             if tensor is None:
                 return arrays
             torch = sys.modules["torch"]
@@ -67,23 +78,21 @@ class Exchange:
         memory.reach()
         return outputs
 
-    def _put(self, moves: Sequence[tuple[str, Any, Buffer]]) -> None:
-        sources = [self._source(name, value, buffer) for name, value, buffer in moves]
-        here: list[tuple[Buffer, Buffer]] = []
-        for source, (_, _, buffer) in zip(sources, moves):
-            if isinstance(source, Buffer):
-                here.append((source, buffer))
-            else:
-                self._memory.upload(source, buffer)
-        if here:
-            self._wait()
-            self._copies.copy(here)
-        self._held = sources
+    def _fetched(self, results: Mapping[str, Buffer], later: Callable[[], None]) -> dict[str, np.ndarray]:
+        """The buffers' contents as new arrays, by way of memory that the device writes to."""
+        memory = self._memory
+        for name, buffer in results.items():
+            if name not in self._landings:
+                landing = memory.landing(buffer)
+                self._landings[name] = landing, host_array(landing)
+            memory.fetch(buffer, self._landings[name][0])
+        memory.mark()
+        later()
+        memory.reach()
+        return {name: self._landings[name][1].copy() for name in results}
 
-    def _source(self, name: str, value: Any, target: Buffer) -> Buffer | np.ndarray:
-        """Where to copy from: a tensor's own memory, or an array on the host."""
-        if not self._here(value):
-            return as_numpy(name, value)
+    def _source(self, name: str, value: Any, target: Buffer) -> Buffer:
+        """Where to copy a tensor of this GPU from."""
         torch = sys.modules["torch"]
         if value.layout != torch.strided or value.is_quantized:
             raise plain_values(name)
@@ -96,5 +105,5 @@ class Exchange:
 
     def _wait(self) -> None:
         assert isinstance(self._memory, CudaMemory)
-        stream = sys.modules["torch"].cuda.current_stream(self._gpu)
-        self._memory.wait_for(stream.cuda_stream)
+        # What torch.cuda.current_stream makes an object of, which takes many times as long.
+        self._memory.wait_for(sys.modules["torch"]._C._cuda_getCurrentRawStream(self._gpu))

@@ -50,6 +50,7 @@ class NativeDevice:
         self.recorded = False
         self.pending: Edit | Literal["dense", "reuse"] | None = None
         self._edits: OrderedDict[tuple[int, ...], Edit] = OrderedDict()
+        self._last: tuple[Mapping[str, int], tuple[int, ...], Edit] | None = None  # the last edit's counts
         with memory.current():
             inputs = {spec.name: (spec.shape, spec.dtype) for spec in manifest.inputs}
             self.given = laid_out(memory, inputs)
@@ -57,7 +58,7 @@ class NativeDevice:
             self.free = laid_out(memory, free)  # of the last edit, while `given` may hold a refused one
             self.results = laid_out(memory, {o.name: (o.shape, o.dtype) for o in manifest.outputs})
             self.masks = [memory.empty(size(spec), np.uint8) for spec in self.spatial]
-            self.copies = Copies(kernels, memory, max(len(manifest.inputs), len(manifest.outputs)))
+            self.copies = Copies(kernels, memory, max(len(manifest.inputs) + 1, len(manifest.outputs)))
             self.exchange = Exchange(memory, self.copies)
             axes = [spec.axes if spec.role == "spatial" else None for spec in manifest.inputs]
             self._layouts = [
@@ -199,6 +200,7 @@ class NativeDevice:
         for key in (*self._edits, "dense"):
             self.captured.forget(key)
         self._edits.clear()
+        self._last = None
         self.holds(None)
         self._storage = self._former = self._dense = self.pending = None
         self.runtime.close()
@@ -265,6 +267,8 @@ class NativeDevice:
 
     def edit(self, counts: Mapping[str, int]) -> tuple[tuple[int, ...], Edit]:
         """The prepared edit for these counts of active pixels, and its key."""
+        if self._last is not None and self._last[0] == counts:
+            return self._last[1:]
         rows = self.buckets.fit(counts)
         key = tuple(rows.values())
         edit = self._edits.get(key)
@@ -274,6 +278,7 @@ class NativeDevice:
                 old, _ = self._edits.popitem(last=False)
                 self.captured.forget(old)
         self._edits.move_to_end(key)
+        self._last = counts, key, edit
         return key, edit
 
     def _stored(self) -> tuple[Buffer, Buffers]:
@@ -324,9 +329,12 @@ class NativeCall:
 
     def __init__(self, device: NativeDevice, given: Mapping[str, Any], mask: Any) -> None:
         self._device, self._given = device, given
-        device.exchange.take(given, device.given)
+        moves = [(name, value, device.given[name]) for name, value in given.items()]
         if mask is not None:
-            device.exchange.take_mask(mask, device.masks, device.manifest.policy.threshold)
+            moves.append(("mask", mask, device.masks[0]))
+        device.exchange.take(moves)
+        if mask is not None:  # of the first spatial input's size
+            device.exchange.resample(mask, device.masks[1:], device.manifest.policy.threshold)
         device.look(masked=mask is not None)
         self._counts, self._status = device.found()
         self._edit: Edit | None = None

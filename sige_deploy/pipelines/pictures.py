@@ -64,7 +64,7 @@ def to_latents(mask: np.ndarray, factor: int) -> np.ndarray:
     """The latents of which any pixel is set: bool [H / factor, W / factor] of bool [H, W]."""
     height, width = mask.shape
     rows = mask.reshape(height // factor, factor, width).any(axis=1)  # first along what is contiguous
-    return rows.reshape(height // factor, width // factor, factor).any(axis=2)
+    return np.logical_or.reduce(rows.reshape(height // factor, width // factor, factor), axis=2)
 
 
 def to_pixels(mask: np.ndarray, factor: int) -> np.ndarray:
