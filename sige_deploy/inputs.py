@@ -5,16 +5,30 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sige_deploy.errors import InputError
 from sige_deploy.manifest import InputSpec
 
+if TYPE_CHECKING:
+    from sige_deploy.devices.memory import Buffer, Memory
+
+
+class Placed:
+    """An input that lies on a device already, as `Device.placed` makes it for calls that share it.
+
+    array: what it holds, which must not change. buffer: of `memory`.
+    """
+
+    def __init__(self, array: np.ndarray, memory: Memory, buffer: Buffer) -> None:
+        self.array, self.memory, self.buffer = array, memory, buffer
+        self.shape, self.dtype = array.shape, array.dtype
+
 
 def checked(specs: list[InputSpec], given: Mapping[str, Any]) -> dict[str, Any]:
-    """All inputs by name, in the order of `specs`, as they were given: numpy arrays or torch tensors.
+    """All inputs by name, in the order of `specs`, as they were given: numpy arrays, torch tensors or Placed.
 
     Raises InputError for unknown or missing names and another type, shape or dtype.
     """
@@ -47,6 +61,8 @@ def checked_mask(mask: Any, height: int, width: int) -> Any:
 def as_numpy(name: str, value: Any) -> np.ndarray:
     """A C-contiguous numpy array of a value that was checked; no copy of arrays that are so already. Raises
     InputError for tensors without plain values (meta, sparse, quantised)."""
+    if isinstance(value, Placed):
+        value = value.array
     if not isinstance(value, np.ndarray):
         try:
             value = value.detach().cpu().numpy()
@@ -93,7 +109,7 @@ def _name(dtype: Any) -> str:
 
 
 def _check(spec: InputSpec, value: Any) -> None:
-    if not is_tensor(value) and not isinstance(value, np.ndarray):
+    if not is_tensor(value) and not isinstance(value, (np.ndarray, Placed)):
         raise InputError(
             f"input '{spec.name}' is a {type(value).__name__}; "
             f"expected a numpy array or torch tensor, {_expected(spec)}."

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from sige_deploy.inputs import Placed
 from sige_deploy.manifest import Manifest
 
 
@@ -128,10 +129,6 @@ class Device(Protocol):
         """Whether it is a GPU."""
 
     @property
-    def place(self) -> str:
-        """ "cpu", "cuda:0", ..., as torch calls it."""
-
-    @property
     def recorded(self) -> bool:
         """Whether there is a recorded state."""
 
@@ -151,6 +148,10 @@ class Device(Protocol):
 
     def take_in(self, given: Mapping[str, Any], mask: Any = None) -> Call:
         """Inputs as `inputs.checked` returns them and the mask of an edit, as `inputs.checked_mask` does."""
+
+    def placed(self, array: np.ndarray) -> np.ndarray | Placed:
+        """A C-contiguous array as an input that many calls share, so that it is sent to the device once. The
+        array must not change."""
 
     def commit(self) -> None:
         """Make the last edit part of the recorded state. Raises StateError where it is lost: a later one

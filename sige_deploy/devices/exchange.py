@@ -10,7 +10,7 @@ import numpy as np
 
 from sige_deploy.devices.cuda import CudaMemory
 from sige_deploy.devices.memory import Buffer, Memory, host_array
-from sige_deploy.inputs import as_numpy, is_tensor, plain_values
+from sige_deploy.inputs import Placed, as_numpy, is_tensor, plain_values
 from sige_deploy.kernels import Copies
 from sige_deploy.masks import resample_mask
 
@@ -34,15 +34,20 @@ class Exchange:
         tensors without plain values."""
         here: list[tuple[Buffer, Buffer]] = []
         elsewhere: list[tuple[np.ndarray, Buffer]] = []
+        foreign = False  # whether torch's stream writes any of it
         for name, value, target in moves:
-            if self._here(value):
+            if isinstance(value, Placed) and value.memory is self._memory:
+                here.append((value.buffer, target))
+            elif self._here(value):
+                foreign = True
                 here.append((self._source(name, value, target), target))
             else:
                 elsewhere.append((as_numpy(name, value), target))
         for array, target in elsewhere:
             self._memory.upload(array, target)
-        if here:
+        if foreign:
             self._wait()
+        if here:
             self._copies.copy(here)
         self._held = [source for source, _ in (*here, *elsewhere)]
 

@@ -46,7 +46,6 @@ class HostDevice:
     """A `Device` of numpy arrays on a runtime that takes such."""
 
     gpu = False
-    place = "cpu"
     graphs = 0
 
     def __init__(self, bundle: Bundle, runtime: HostRuntime) -> None:
@@ -84,6 +83,9 @@ class HostDevice:
     def take_in(self, given: Mapping[str, Any], mask: Any = None) -> HostCall:
         arrays = {name: as_numpy(name, value) for name, value in given.items()}
         return HostCall(self, given, arrays, None if mask is None else as_numpy("mask", mask))
+
+    def placed(self, array: np.ndarray) -> np.ndarray:
+        return array
 
     def commit(self) -> None:
         pending = self.pending

@@ -27,6 +27,7 @@ from sige_deploy.devices.kept import KeptBuffers
 from sige_deploy.devices.memory import Buffer, Memory, host_array, laid_out, offsets, views
 from sige_deploy.devices.parcels import BufferParcel
 from sige_deploy.errors import StateError
+from sige_deploy.inputs import Placed
 from sige_deploy.kernels import Comparison, Copies, Kernels, Layout, NativeIndexer, Offsets, RowMoves
 from sige_deploy.manifest import CacheSpec
 from sige_deploy.rows import size
@@ -88,10 +89,6 @@ class NativeDevice:
         return self.memory.backend == 1
 
     @property
-    def place(self) -> str:
-        return self.memory.device
-
-    @property
     def storage(self) -> Buffers:
         """Where the recorded state is, as `caches.expected` names it."""
         return self._stored()[1]
@@ -124,6 +121,9 @@ class NativeDevice:
 
     def take_in(self, given: Mapping[str, Any], mask: Any = None) -> NativeCall:
         return NativeCall(self, given, mask)
+
+    def placed(self, array: np.ndarray) -> Placed:
+        return Placed(array, self.memory, self.memory.upload(array))
 
     def commit(self) -> None:
         pending = self.pending

@@ -130,17 +130,9 @@ class Denoiser:
         return self._texts[key]
 
     def placed(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Inputs that many steps share, on the UNet's GPU if it runs on one and torch can use it, so that
-        they are not sent there every time."""
+        """Inputs that many steps share, where the UNet runs."""
         with self._parts.unet.held() as device:
-            place = device.place
-        if place == "cpu":
-            return dict(arrays)
-        import torch
-
-        if not torch.cuda.is_available():
-            return dict(arrays)
-        return {name: torch.from_numpy(np.ascontiguousarray(x)).to(place) for name, x in arrays.items()}
+            return {name: device.placed(np.ascontiguousarray(x)) for name, x in arrays.items()}
 
     def inputs(self, scaled: np.ndarray, timestep: float, conditions: Conditions) -> dict[str, Any]:
         """Of latents [C, h, w] as the scheduler scales them."""
