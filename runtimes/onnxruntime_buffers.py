@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,8 @@ class OnnxRuntimeOnBuffers:
         self._sessions: dict[str, Any] = {}
         self._repeated: dict[str, Mapping[str, Buffer]] = {}  # by graph: inputs of runs that may be captured
         self._weights: dict[str, Any] | None = None
+        # Not __del__: when all of this is in a cycle, or at the interpreter's end, memory would go before it.
+        weakref.finalize(self, _end_quietly, memory, self._sessions, self._repeated)
 
     def device(self) -> NativeDevice:
         graphs: Graphs = CudaGraphs(self.memory) if isinstance(self.memory, CudaMemory) else Direct()
@@ -92,16 +95,8 @@ class OnnxRuntimeOnBuffers:
 
     def close(self) -> None:
         """Give back the engine's memory."""
-        for file, inputs in self._repeated.items():
-            with self.memory.current():
-                _settle(self._sessions[file], self.memory, inputs)
-        self._repeated.clear()
-        self._sessions.clear()
+        _end(self.memory, self._sessions, self._repeated)
         self._weights = None
-
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):  # at the interpreter's end
-            self.close()
 
     def _bound(
         self,
@@ -188,6 +183,20 @@ class OnnxRuntimeOnBuffers:
                 }
                 self.memory.synchronize()
         return self._weights
+
+
+def _end(memory: Memory, sessions: dict[str, Any], repeated: dict[str, Mapping[str, Buffer]]) -> None:
+    """Have all sessions go."""
+    for file, inputs in repeated.items():
+        with memory.current():
+            _settle(sessions[file], memory, inputs)
+    repeated.clear()
+    sessions.clear()
+
+
+def _end_quietly(*of: Any) -> None:
+    with contextlib.suppress(Exception):  # nobody is there to take it
+        _end(*of)
 
 
 def _settle(session: Any, memory: Memory, inputs: Mapping[str, Buffer]) -> None:

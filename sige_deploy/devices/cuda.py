@@ -47,12 +47,12 @@ class CudaMemory:
         with self.current():
             self.handle = self.call(api.cudaStreamCreateWithFlags, api.cudaStreamNonBlocking)
             self.stream = int(self.handle)
-            weakref.finalize(self, quietly, api.cudaStreamDestroy, self.handle)
+            _release_with(self, api.cudaStreamDestroy, self.handle)
             self._event, self._mark = (
                 self.call(api.cudaEventCreateWithFlags, api.cudaEventDisableTiming) for _ in range(2)
             )
             for event in (self._event, self._mark):
-                weakref.finalize(self, quietly, api.cudaEventDestroy, event)
+                _release_with(self, api.cudaEventDestroy, event)
             self._staging = _Staging(self)
 
     def current(self) -> contextlib.AbstractContextManager[None]:
@@ -78,6 +78,9 @@ class CudaMemory:
         if array.nbytes:
             self._copy(into.pointer, address, array.nbytes, self._h2d)
         return into
+
+    def staged(self, array: np.ndarray) -> Buffer:
+        return Buffer(self._staging.put(array), array.shape, array.dtype)
 
     def download(self, buffer: Buffer) -> np.ndarray:
         if 0 < buffer.nbytes <= STAGING // 2:
@@ -182,12 +185,12 @@ class CudaCourier:
     def __init__(self, memory: CudaMemory) -> None:
         self._memory, api = memory, memory.api
         self._stream = memory.call(api.cudaStreamCreateWithFlags, api.cudaStreamNonBlocking)
-        weakref.finalize(self, quietly, api.cudaStreamDestroy, self._stream)
+        _release_with(self, api.cudaStreamDestroy, self._stream)
         self._sent, self._before = (
             memory.call(api.cudaEventCreateWithFlags, api.cudaEventDisableTiming) for _ in range(2)
         )
         for event in (self._sent, self._before):
-            weakref.finalize(self, quietly, api.cudaEventDestroy, event)
+            _release_with(self, api.cudaEventDestroy, event)
 
     def send(self, source: Buffer, target: Buffer) -> None:
         memory = self._memory
@@ -234,14 +237,14 @@ class _Owner:
     """Frees a piece of device memory when nothing refers to it any more."""
 
     def __init__(self, api: Any, pointer: int) -> None:
-        weakref.finalize(self, quietly, api.cudaFree, pointer)
+        _release_with(self, api.cudaFree, pointer)
 
 
 class _Landing:
     """Frees a piece of pinned host memory, likewise, and strikes it off the list of landings."""
 
     def __init__(self, api: Any, pointer: int, landings: set[int]) -> None:
-        weakref.finalize(self, quietly, api.cudaFreeHost, pointer)
+        _release_with(self, api.cudaFreeHost, pointer)
         weakref.finalize(self, landings.discard, pointer)
 
 
@@ -278,7 +281,7 @@ class _Staging:
     def _allocate(self) -> int:
         api = self._memory.api
         pointer: int = self._memory.call(api.cudaHostAlloc, STAGING, api.cudaHostAllocDefault)
-        weakref.finalize(self, quietly, api.cudaFreeHost, pointer)
+        _release_with(self, api.cudaFreeHost, pointer)
         return pointer
 
 
@@ -299,6 +302,12 @@ def _bindings(device: str) -> Any:
             "the bundle with device='cpu'."
         ) from error
     return runtime
+
+
+def _release_with(owner: object, release: Any, handle: Any) -> None:
+    """Release a handle when its owner goes, but not at the interpreter's end: an engine may use it then, and
+    what is left goes with the process."""
+    weakref.finalize(owner, quietly, release, handle).atexit = False
 
 
 def quietly(release: Any, handle: Any) -> None:
