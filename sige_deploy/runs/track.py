@@ -68,7 +68,7 @@ class Track:
         self.slots: list[Slot | None] = [None] * steps
         self._reader: Reader | None = None
         self._parcels: list[Parcel] = []
-        self._brought: list[int] = []  # by parcel, the most bytes that it brought
+        self._brought: dict[tuple[int, Tier], int] = {}  # by parcel, the most bytes that it brought
         self._pool: ThreadPoolExecutor | None = None
 
     def __len__(self) -> int:
@@ -235,14 +235,14 @@ class Track:
         for step in range(len(self.slots)):
             self._drop(step)
             self._begin(step)
-        self._pool, self._parcels = None, []
+        self._pool, self._parcels, self._brought = None, [], {}
 
     # ---- bringing
 
     def _bring(self, device: Device, n: int, slot: Slot, needs: Needs, nbytes: int) -> Future[None]:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, thread_name_prefix="sige-run")
-            self._parcels, self._brought = [device.parcel(), device.parcel()], [-1, -1]
+            self._parcels = [device.parcel(), device.parcel()]
         parcel = self._parcels[n % 2]
         if slot.tier == "device":  # nothing is brought before its turn
             parcel.load(slot.kept, needs)
@@ -258,9 +258,10 @@ class Track:
                 parcel.load(slot.kept, needs)
             # A parcel that brings more than ever before gets memory first, and to pin that takes far longer
             # than a load: such a time says nothing of the next one.
-            if nbytes <= self._brought[n % 2]:
+            before = self._brought.get((n % 2, slot.tier), -1)
+            if nbytes <= before:
                 self.costs.loaded(slot.tier, nbytes, time.perf_counter() - started)
-            self._brought[n % 2] = max(self._brought[n % 2], nbytes)
+            self._brought[n % 2, slot.tier] = max(before, nbytes)
 
         return self._pool.submit(load)
 

@@ -175,6 +175,27 @@ def test_a_state_that_cannot_be_read_leaves_no_thread_at_work(
         assert edited(session, 0).keys() == wanted.keys()
 
 
+def test_every_tier_gives_the_same_bits(session: Session) -> None:
+    wanted = []
+    for step in range(3):
+        session.record(**tiny.inputs(step))
+        wanted.append(edited(session, step))
+    room = 1 << 30
+    for tier, budget in {
+        "device": Budget(device=room, host=0),
+        "host": Budget(device=0, host=room),
+        "disk": Budget(device=0, host=0, disk=room),
+        "none": Budget(device=0, host=0),
+    }.items():
+        track = Track(session, 3, Rooms(budget))
+        for step in range(3):
+            track.record(step, **tiny.inputs(step))
+        assert track.tiers == [tier] * 3 and track.pageable == 0
+        for _ in range(2):
+            assert [edited(session, step) for step in track.walk(range(3), MASK)] == wanted, tier
+        track.close()
+
+
 def test_what_the_system_does_not_pin_is_kept_and_told(
     session: Session, driver: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
