@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sige_deploy.devices.cuda import CudaMemory
-from sige_deploy.devices.memory import Buffer, Memory, host_array
+from sige_deploy.devices.memory import STAGED, Buffer, Memory, host_array
 from sige_deploy.inputs import Placed, as_numpy, is_tensor, plain_values
 from sige_deploy.kernels import Copies
 from sige_deploy.masks import resample_mask
@@ -17,9 +17,9 @@ from sige_deploy.masks import resample_mask
 
 class Exchange:
     """To and from one memory. torch tensors on the memory's own GPU are copied there, in the order of torch's
-    current stream; everything else goes through host memory.
+    current stream; everything else goes through host memory, small arrays by the copies' own kernel.
 
-    copies: for as many arrays as there are inputs.
+    copies: for as many arrays as there are inputs, and a mask.
     """
 
     def __init__(self, memory: Memory, copies: Copies) -> None:
@@ -30,8 +30,8 @@ class Exchange:
 
     def take(self, moves: Sequence[tuple[str, Any, Buffer]]) -> None:
         """Copy values that were checked into buffers, each given as (name, value, buffer): inputs, and a mask
-        bool [h, w] into uint8. They must live on until the memory is synchronised. Raises InputError for
-        tensors without plain values."""
+        bool [h, w] into uint8. Tensors must live on until the memory is synchronised. Raises InputError
+        for those without plain values."""
         here: list[tuple[Buffer, Buffer]] = []
         elsewhere: list[tuple[np.ndarray, Buffer]] = []
         foreign = False  # whether torch's stream writes any of it
@@ -44,12 +44,15 @@ class Exchange:
             else:
                 elsewhere.append((as_numpy(name, value), target))
         for array, target in elsewhere:
-            self._memory.upload(array, target)
+            if array.nbytes > STAGED:
+                self._memory.upload(array, target)
+        small = [(array, target) for array, target in elsewhere if array.nbytes <= STAGED]
+        here += [(target.at(self._memory.staged(array)), target) for array, target in small]
         if foreign:
             self._wait()
         if here:
             self._copies.copy(here)
-        self._held = [source for source, _ in (*here, *elsewhere)]
+        self._held = [*here, *elsewhere]
 
     def resample(self, mask: Any, into: Sequence[Buffer], threshold: float) -> None:
         """Copy a bool mask [h, w], resampled, into uint8 buffers of other sizes."""

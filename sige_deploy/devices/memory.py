@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 ALIGNMENT = 256  # bytes; the kernels' SIGE_WORKSPACE_ALIGNMENT
+STAGED = 128 << 10  # bytes up to which a GPU's kernel reads host memory about as fast as a copy is launched
 
 Shape = Sequence[int]
 
@@ -85,6 +86,10 @@ class Memory(Protocol):
         """Copy a C-contiguous array into a buffer of its size (None: a new one). The array may change as soon
         as this returns."""
 
+    def staged(self, array: np.ndarray) -> int:
+        """Where kernels that are called at once can read a C-contiguous array of up to STAGED bytes, which
+        must live until then."""
+
     def download(self, buffer: Buffer) -> np.ndarray:
         """A new array with the buffer's contents after all work before; waits for it."""
 
@@ -141,6 +146,9 @@ class HostMemory:
             into = self.empty(array.shape, array.dtype)
         host_array(into).reshape(-1).view(np.uint8)[:] = array.reshape(-1).view(np.uint8)
         return into
+
+    def staged(self, array: np.ndarray) -> int:
+        return array.ctypes.data
 
     def download(self, buffer: Buffer) -> np.ndarray:
         return host_array(buffer).copy()

@@ -132,7 +132,7 @@ class Denoiser:
     def placed(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Inputs that many steps share, where the UNet runs."""
         with self._parts.unet.held() as device:
-            return {name: device.placed(np.ascontiguousarray(x)) for name, x in arrays.items()}
+            return {name: device.placed(as_numpy(name, x)) for name, x in arrays.items()}
 
     def inputs(self, scaled: np.ndarray, timestep: float, conditions: Conditions) -> dict[str, Any]:
         """Of latents [C, h, w] as the scheduler scales them."""

@@ -11,7 +11,7 @@ import tiny
 import torch
 
 from sige_deploy.bundle import Bundle, open_bundle
-from sige_deploy.devices import cuda
+from sige_deploy.devices import cuda, exchange
 from sige_deploy.devices.exchange import Exchange
 from sige_deploy.errors import InputError, RuntimeFailure
 from sige_deploy.inputs import is_tensor
@@ -73,7 +73,7 @@ def test_a_repeated_edit_asks_the_driver_for_little(gpu: Session, driver: Runtim
     # The only waits are for the counts and for the outputs.
     assert driver.calls == {
         "cudaGetDevice": 1,
-        "cudaMemcpyAsync": len(gpu.bundle.manifest.inputs) + len(gpu.bundle.manifest.outputs),
+        "cudaMemcpyAsync": len(gpu.bundle.manifest.outputs),  # small inputs by one call of the kernels
         "cudaGraphLaunch": 2,
         "cudaEventRecord": 2,
         "cudaEventSynchronize": 2,
@@ -106,6 +106,25 @@ def test_tensors_on_the_device_are_copied_there(
         "cudaGraphLaunch": 2,
         "cudaEventSynchronize": 2,
     }
+
+
+def test_placed_inputs_are_sent_once(
+    gpu: Session, driver: Runtime, tiny_path: Path, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "STAGED", -1)
+    changed = tiny.edited(tiny.inputs(), *BOX)
+    with gpu.held() as device:
+        shared = {name: device.placed(array) for name, array in changed.items() if name != "image"}
+    bundle = open_bundle(tiny_path)
+    with Session(bundle, FakeGpu(bundle, library, driver)) as other:
+        for session, sent in ((gpu, 1), (other, len(changed))):
+            session.record(**tiny.inputs())
+            wanted = session.edit(**changed)
+            driver.calls.clear()
+            got = session.edit(**{**changed, **shared})
+            assert driver.calls["cudaMemcpyAsync"] == sent + len(wanted)
+            for name, value in wanted.items():
+                np.testing.assert_array_equal(got[name], value)
 
 
 def test_failures_leave_the_session_usable(gpu: Session, driver: Runtime) -> None:
