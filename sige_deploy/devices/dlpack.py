@@ -33,8 +33,13 @@ _lent: dict[int, tuple[Any, ...]] = {}  # by address of the managed tensor: what
 
 
 @_Deleter
-def _give_back(address: int) -> None:
-    _lent.pop(address, None)
+def _give_back(address: int, lent: dict[int, tuple[Any, ...]] = _lent) -> None:
+    lent.pop(address, None)
+
+
+# At the interpreter's end an engine may give back tensors after this module has gone.
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(_give_back))
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(_lent))
 
 
 class Lent:

@@ -1,8 +1,10 @@
-"""Sessions that nobody closes: what goes first when the collector finds them."""
+"""Sessions that nobody closes: when the collector finds them, and at the interpreter's end."""
 
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +43,33 @@ def test_a_session_in_a_cycle_settles_before_its_memory_goes(
     assert gone == [0]
     gc.collect()
     assert driver.calls["cudaStreamDestroy"] == 1
+
+
+SCRIPT = """
+import gc, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import tiny
+from sige_deploy import native
+from sige_deploy.bundle import open_bundle
+from sige_deploy.devices.memory import HostMemory
+from sige_deploy.kernels import Kernels
+from sige_deploy.runtimes.onnxruntime_buffers import OnnxRuntimeOnBuffers
+from sige_deploy.session import Session
+
+def use(path, library):
+    bundle, kernels = open_bundle(path), Kernels(library.with_name(native.KERNELS))
+    session = Session(bundle, OnnxRuntimeOnBuffers(bundle, HostMemory(), kernels, library, 1))
+    session.record(**tiny.inputs())
+    session.edit(**tiny.edited(tiny.inputs(), slice(2, 6), slice(3, 9)))
+    session.itself = session
+
+gc.disable()
+use(Path(sys.argv[2]), Path(sys.argv[3]))
+"""
+
+
+def test_a_session_in_a_cycle_lives_until_the_interpreter_ends(tiny_path: Path, library: Path) -> None:
+    arguments = [str(Path(tiny.__file__).parent), str(tiny_path), str(library)]
+    ended = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
