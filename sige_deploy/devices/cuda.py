@@ -79,8 +79,8 @@ class CudaMemory:
             self._copy(into.pointer, address, array.nbytes, self._h2d)
         return into
 
-    def staged(self, array: np.ndarray) -> Buffer:
-        return Buffer(self._staging.put(array), array.shape, array.dtype)
+    def staged(self, array: np.ndarray) -> int:
+        return self._staging.put(array)
 
     def download(self, buffer: Buffer) -> np.ndarray:
         if 0 < buffer.nbytes <= STAGING // 2:
