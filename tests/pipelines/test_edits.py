@@ -272,6 +272,11 @@ def test_tiers_give_the_same_picture(
         with pipeline.record("a cat", steps=4, seed=3, guidance=2.0, budget=budget) as other:
             for kind, make in KINDS.items():
                 np.testing.assert_array_equal(make(other, mask).picture, wanted[kind])
+            seen: list[Step] = []
+            edit = other.inpaint(mask, "a dog", on_step=seen.append)
+            assert [step.path for step in seen] == ["sparse"] * 4  # whatever brings the next step's state
+            for step in seen:
+                np.testing.assert_array_equal(step.latents, edit.latents[step.index + 1])
 
 
 # ---- progress
