@@ -73,7 +73,7 @@ bool choose(const sige_attention_args& a, const Machine& machine, Choice& choice
 int32_t splits_of(const sige_attention_args& a, const Choice& choice, const Machine& machine, bool cluster) {
   const int64_t blocks = int64_t{a.batch} * a.heads * choice.slices * blocks_for(a.fresh, choice.query_tile);
   const int64_t tiles = blocks_for(a.pixels, choice.key_tile), resident = int64_t{choice.blocks} * machine.processors;
-  const int64_t most = cluster ? MAX_CLUSTER : MOST_SPLITS;
+  const int64_t most = cluster ? MAX_CLUSTER : MAX_SPLITS;
   const int64_t exchange = cluster ? CLUSTER_EXCHANGE : PARTIAL_EXCHANGE;
   int32_t best = 1;
   int64_t least = tiles * blocks_for(blocks, resident) * choice.tile_time;
@@ -97,7 +97,7 @@ struct Workspace {
   size_t sums, states;
 
   explicit Workspace(const sige_attention_args& a) {
-    const int64_t rows = int64_t{a.batch} * a.heads * a.fresh * MOST_SPLITS;
+    const int64_t rows = int64_t{a.batch} * a.heads * a.fresh * MAX_SPLITS;
     const int64_t most_sums = int64_t{MOST_BLOCKS} * (a.dv <= MAX_MMA_HEAD ? MMA_WARPS * 16 * a.dv
                               : a.dv <= 256 ? 32 * WIDE_SLICE : PLAIN_QUERIES * a.dv);
     const int64_t most_rows = int64_t{MOST_BLOCKS} * MMA_WARPS * 16;

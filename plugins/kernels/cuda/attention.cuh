@@ -2,12 +2,11 @@
 // the keys.
 #pragma once
 
-#include "device.cuh"
+#include "launch.cuh"
 
 namespace sige::cuda {
 
-constexpr int MAX_CLUSTER = 8;  // blocks of a portable cluster
-constexpr int MOST_SPLITS = 32;
+constexpr int MAX_SPLITS = 32;
 constexpr int SEGMENT = 1024;  // keys whose overlay is in shared memory at once; a multiple of every tile of keys
 
 // One call, as the kernels see it. Keys are split over blocks in z. With `partial`, a block writes [split][batch *
@@ -67,7 +66,7 @@ struct Range {
 template <uint32_t TILE>
 __device__ Range keys_of(const AttentionParameters& p) {
   const uint32_t tiles = (p.pixels + TILE - 1) / TILE, splits = p.splits, pixels = p.pixels;
-  static_assert(TILE >= MOST_SPLITS, "(split + 1) * tiles has 32 bits");
+  static_assert(TILE >= MAX_SPLITS, "(split + 1) * tiles has 32 bits");
   const uint32_t last = tiles * (blockIdx.z + 1) / splits * TILE, first = tiles * blockIdx.z / splits * TILE;
   return {static_cast<int32_t>(first), static_cast<int32_t>(last < pixels ? last : pixels)};
 }

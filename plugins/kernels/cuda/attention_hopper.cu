@@ -51,11 +51,6 @@ struct Tiles {
   }
 };
 
-template <typename S>
-__device__ void readers_sync() {
-  asm volatile("barrier.cta.sync 1, %0;" ::"n"(S::READERS) : "memory");
-}
-
 // A bit for every key of the block's tiles: whether it does not count. These are what lies behind the last row, pixels of
 // the base that have fresh rows, and fresh rows that repeat the one before. By all readers, in step afterwards.
 template <typename S>
@@ -67,7 +62,7 @@ __device__ void fill_mask(const AttentionParameters& p, const Tiles& tiles, uint
     const int32_t left = rows - (tile < tiles.base ? tile : tile - tiles.base) * KEYS - i % WORDS * 32;
     mask[i] = left >= 32 ? 0 : left <= 0 ? ~0u : ~0u << left;
   }
-  readers_sync<S>();
+  some_sync<S::READERS>();
   if (!p.active) return;
 #pragma unroll 4
   for (int32_t i = threadIdx.x; i < p.fresh; i += S::READERS) {
@@ -76,7 +71,7 @@ __device__ void fill_mask(const AttentionParameters& p, const Tiles& tiles, uint
     const auto bit = static_cast<uint32_t>(key - tiles.first * KEYS);
     if (key >= 0 && bit < words * 32u) atomicOr(mask + bit / 32, 1u << bit % 32);
   }
-  readers_sync<S>();
+  some_sync<S::READERS>();
 }
 
 // Keeps what is done with registers in its place beside the asynchronous products.

@@ -9,7 +9,6 @@ namespace sige::cuda {
 namespace {
 
 constexpr int ROWS = 16;  // pixels of a block
-constexpr int THREADS_OF_ROWS = 256;
 
 using Vector = uint4;  // 8 halves
 
@@ -21,7 +20,7 @@ struct Rows {
 
   __device__ void move(int32_t image, int32_t count, int32_t first, int32_t pixels, const int32_t* from,
                        const AttentionParameters& p) const {
-    for (int32_t i = threadIdx.x; i < count * width; i += THREADS_OF_ROWS) {
+    for (int32_t i = threadIdx.x; i < count * width; i += THREADS) {
       const int32_t row = i / width, column = i - row * width, own = from[row];
       const int64_t pixel = int64_t{image} * pixels + first + row;
       out[pixel * width + column] = own >= 0 ? fresh[(int64_t{image} * p.fresh + own) * fresh_stride + column]
@@ -30,7 +29,7 @@ struct Rows {
   }
 };
 
-__global__ void __launch_bounds__(THREADS_OF_ROWS)
+__global__ void __launch_bounds__(THREADS)
     overlay_kernel(const __grid_constant__ AttentionParameters p, const __grid_constant__ Rows keys,
                    const __grid_constant__ Rows values) {
   __shared__ int32_t from[ROWS];  // the fresh row of each pixel, or -1
@@ -77,11 +76,11 @@ sige_status launch_attention_overlay(AttentionParameters& p, void* workspace, cu
   const int32_t dk = p.heads * p.dk, dv = p.heads * p.dv;
   char* const keys = static_cast<char*>(workspace);
   char* const values = keys + align(int64_t{p.batch} * p.pixels * dk * 2);
-  Launch launch((p.pixels + ROWS - 1) / ROWS, p.batch, 1, THREADS_OF_ROWS, 0, stream);
-  launch.config.numAttrs = 1;  // the first: it has no clusters
-  if (cudaLaunchKernelEx(&launch.config, overlay_kernel, p, rows_of(p.k, p.k_base, p.k_stride, p.k_base_stride, dk, keys),
-                         rows_of(p.v, p.v_base, p.v_stride, p.v_base_stride, dv, values)) != cudaSuccess)
-    return failed();
+  const dim3 grid((p.pixels + ROWS - 1) / ROWS, p.batch);
+  if (const sige_status status =
+          launch_overlapping<overlay_kernel>(grid, stream, p, rows_of(p.k, p.k_base, p.k_stride, p.k_base_stride, dk, keys),
+                                             rows_of(p.v, p.v_base, p.v_stride, p.v_base_stride, dv, values)))
+    return status;
   p.k_base = keys, p.v_base = values;
   p.k_base_stride = dk, p.v_base_stride = dv;
   p.active = nullptr;

@@ -259,7 +259,7 @@ class Finish {
       const int part = column >= columns_, vector = (row * columns_ + column - part * columns_) / 8;
       int block = 0;  // vector / share_, sooner than by a division
 #pragma unroll
-      for (int next = 1; next < MAX_SPLITS; ++next) block += vector >= next * share_;
+      for (int next = 1; next < MAX_CLUSTER; ++next) block += vector >= next * share_;
       float x[8] = {};
       add_groups(sums, row, column, x);
       inbox.send(received + ((rank_ * share_ + vector - block * share_) * parts_ + part) * 8, block, x);

@@ -122,7 +122,7 @@ sige_status launch(const sige_conv_args& a, cudaStream_t stream) {
   if (cudaFuncSetAttribute(conv_mma_kernel<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)))
     return failed();
   // As many parts as run at once, but no more than come to an end at the same time.
-  int64_t splits = MAX_SPLITS;
+  int64_t splits = MAX_CLUSTER;
   const auto at_once = [&] {
     return clusters_at_once<conv_mma_kernel<S>>(S::THREADS, static_cast<unsigned>(splits), shared);
   };

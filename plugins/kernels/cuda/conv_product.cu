@@ -35,8 +35,8 @@ struct ProductShape {
   static constexpr int SUM_STRIDE = COLUMNS + PAD;
   static constexpr int VECTORS = ROWS * COLUMNS / 8;
   static constexpr int FIXED_BYTES = GROUP_BYTES + BARRIERS * 8;
-  static constexpr int RECEIVED_BYTES = (VECTORS + 2 * MAX_SPLITS) * 32;  // sums from the other blocks of a cluster
-  static constexpr int MOMENTS_BYTES = MAX_SPLITS * ROWS * 8;
+  static constexpr int RECEIVED_BYTES = (VECTORS + 2 * MAX_CLUSTER) * 32;  // sums from the other blocks of a cluster
+  static constexpr int MOMENTS_BYTES = MAX_CLUSTER * ROWS * 8;
   static_assert(ROWS * SUM_STRIDE * 4 <= GROUP_BYTES && ROWS <= MOST_ROWS && GROUP_BYTES % 1024 == 0);
 
   __host__ __device__ static constexpr size_t shared(int64_t splits) {
@@ -217,20 +217,24 @@ Choice choose(int64_t rows, int64_t depth, int64_t outputs, bool gated, bool tra
   const int64_t tiles = ((rows + S::ROWS - 1) / S::ROWS) * ((outputs + columns - 1) / columns);
   const int64_t chunks = (depth + DEPTH - 1) / DEPTH;
   Choice best{1, INT64_MAX};
-  for (int64_t splits = 1; splits <= MAX_SPLITS && splits <= chunks; ++splits) {
+  for (int64_t splits = 1; splits <= MAX_CLUSTER && splits <= chunks; ++splits) {
     const int64_t at_once =
         clusters_at_once<product_kernel<S>>(S::THREADS, static_cast<unsigned>(splits), S::shared(splits));
     if (splits > 1 && tiles > at_once) break;
     const int64_t each = (chunks + splits - 1) / splits, share = S::ROWS * columns / 8 / splits;
     const int64_t waves = at_once ? (tiles + at_once - 1) / at_once : tiles;
     const bool crowded = tiles * splits > PROCESSORS;  // two blocks on a processor
-    const int64_t stage = CHUNK + (transformed ? TRANSFORM : 0) + (S::RIGHT_BYTES + S::LEFT_BYTES) / 1024 * KILOBYTE * (crowded ? 14 : 10) / 10;
+    const int64_t stage = CHUNK + (transformed ? TRANSFORM : 0) +
+                          (S::RIGHT_BYTES + S::LEFT_BYTES) / 1024 * KILOBYTE * (crowded ? 14 : 10) / 10;
     const int64_t time = waves * each * stage + (share + S::THREADS - 1) / S::THREADS * VECTORS +
                          (splits > 1 ? EXCHANGE + EXCHANGE_SPLIT * splits : 0);
     if (time < best.time) best = {splits, time};
   }
   return best;
 }
+
+// Whether the kernel applies affine and activation; `left` is that of launch_product.
+bool transforms_left(const sige_conv_args& a, const void* left) { return left == a.source.rows && transforms(a.source); }
 
 template <typename S>
 sige_status launch(const sige_conv_args& a, const void* left, int64_t splits, cudaStream_t stream) {
@@ -248,7 +252,7 @@ sige_status launch(const sige_conv_args& a, const void* left, int64_t splits, cu
     return SIGE_ENGINE_FAILURE;
   if (!two) second_map = left_map;
 
-  ConvParameters parameters = parameters_of(a, 0, chunks, left == s.rows && transforms(s));
+  ConvParameters parameters = parameters_of(a, 0, chunks, transforms_left(a, left));
   parameters.source.split = static_cast<int32_t>(first);  // of the depth
   splits = (chunks + each - 1) / each;
   const size_t shared = S::shared(splits) + (parameters.transforms ? affine_bytes(s, S::ROWS, each) : 0);
@@ -264,9 +268,9 @@ template <typename... Shapes>
 sige_status launch_best(const sige_conv_args& a, const void* left, cudaStream_t stream) {
   const int64_t rows = int64_t{a.source.batch} * a.source.targets, depth = int64_t{a.source.taps} * a.source.channels;
   const bool ready = ((cudaFuncSetAttribute(product_kernel<Shapes>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                            static_cast<int>(Shapes::shared(MAX_SPLITS) + MOST_AFFINE_BYTES)) == cudaSuccess) && ...);
+                                            static_cast<int>(Shapes::shared(MAX_CLUSTER) + MOST_AFFINE_BYTES)) == cudaSuccess) && ...);
   if (!ready) return failed();
-  const bool transformed = left == a.source.rows && transforms(a.source);
+  const bool transformed = transforms_left(a, left);
   int64_t best = INT64_MAX;
   sige_status (*chosen)(const sige_conv_args&, const void*, int64_t, cudaStream_t) = nullptr;
   int64_t splits = 1;

@@ -59,8 +59,8 @@ struct ConvShape {
   static constexpr int SUM = ROWS * SUM_STRIDE;                                  // floats of a group
   static constexpr int GROUP_BYTES = PIPELINE * 2 > SUM * 4 ? PIPELINE * 2 : SUM * 4;
   static constexpr int VECTORS = ROWS * COLUMNS / 8;                   // of 8 outputs
-  static constexpr int RECEIVED_BYTES = (VECTORS + 2 * MAX_SPLITS) * 32;  // sums from the other blocks
-  static constexpr int MOMENTS_BYTES = MAX_SPLITS * ROWS * 8;           // of rows, from the other blocks
+  static constexpr int RECEIVED_BYTES = (VECTORS + 2 * MAX_CLUSTER) * 32;  // sums from the other blocks
+  static constexpr int MOMENTS_BYTES = MAX_CLUSTER * ROWS * 8;           // of rows, from the other blocks
   static constexpr int FIXED_BYTES = GROUPS * GROUP_BYTES + RECEIVED_BYTES + 16;  // the last 16: the inbox's barrier
   static constexpr int LEFT_VECTORS = ROWS * (DEPTH / VECTOR) / GROUP;
   static constexpr int RIGHT_VECTORS = DEPTH * (COLUMNS / 8) / GROUP;
@@ -94,6 +94,19 @@ __device__ inline __half2 silu(__half2 x) {
   uint32_t t;
   asm("tanh.approx.f16x2 %0, %1;" : "=r"(t) : "r"(*reinterpret_cast<const uint32_t*>(&h)));
   return __hfma2(h, *reinterpret_cast<const __half2*>(&t), h);
+}
+
+// Affine, and the activation silu, of a vector.
+template <int N>
+__device__ void apply_affine(const Pack<__half2, N>& scale, const Pack<__half2, N>& shift, Pack<__half2, N>& x) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) x.at[i] = __hfma2(x.at[i], scale.at[i], shift.at[i]);
+}
+
+template <int N>
+__device__ void apply_silu(Pack<__half2, N>& x) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) x.at[i] = silu(x.at[i]);
 }
 
 // A group's view of its block.
@@ -198,11 +211,9 @@ class Group {
     for (int j = 0; j < S::LEFT_VECTORS; ++j) {
       Halves& vector = *reinterpret_cast<Halves*>(tile + left_row(j) * S::LEFT_STRIDE);
       Halves x = vector;
-#pragma unroll
-      for (int i = 0; i < S::VECTOR / 2; ++i) x.at[i] = __hfma2(x.at[i], scale_[j].at[i], shift_[j].at[i]);
+      apply_affine(scale_[j], shift_[j], x);
       if (p_.source.activation == SIGE_SILU) {
-#pragma unroll
-        for (int i = 0; i < S::VECTOR / 2; ++i) x.at[i] = silu(x.at[i]);
+        apply_silu(x);
       } else {
         float each[S::VECTOR];
 #pragma unroll

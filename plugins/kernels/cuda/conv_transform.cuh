@@ -2,6 +2,7 @@
 #pragma once
 
 #include "conv_tile.cuh"
+#include "wgmma.cuh"
 
 namespace sige::cuda {
 
@@ -28,7 +29,7 @@ class Transform {
     const Source<__half>& s = p_.source;
     const int32_t last_row = (first_row_ + ROWS < p_.rows ? first_row_ + ROWS : p_.rows) - 1;
     const int vectors = channels_ / 8, count = (image_of(last_row) - first_image_ + 1) * 2 * vectors;
-    for (int i = thread; i < count; i += WARPGROUP_THREADS) {
+    for (int i = thread; i < count; i += WARPGROUP) {
       const int array = i / vectors, c = channel + (i - array * vectors) * 8, image = first_image_ + array / 2;
       const __half* const from = array % 2 ? s.shift ? s.shift + image * s.shift_stride : nullptr
                                  : s.scale ? s.scale + image * s.scale_stride : nullptr;
@@ -37,7 +38,7 @@ class Transform {
       if (from && c < s.channels) value = *reinterpret_cast<const uint4*>(from + c);
       *reinterpret_cast<uint4*>(staged_ + i * 8) = value;
     }
-    asm volatile("barrier.cta.sync 1, %0;" ::"n"(WARPGROUP_THREADS) : "memory");
+    some_sync<WARPGROUP>();
   }
 
   // Of the block's tile `chunk`, which begins at `channel`: rows of 128 bytes, swizzled by 128 bytes. Rows and channels
@@ -52,18 +53,14 @@ class Transform {
       const __half* const affine = staged_ + affine_[j] + chunk * DEPTH;
       const Vector scale = *reinterpret_cast<const Vector*>(affine), shift = *reinterpret_cast<const Vector*>(affine + channels_);
       Vector x = at;
-#pragma unroll
-      for (int i = 0; i < 4; ++i) x.at[i] = __hfma2(x.at[i], scale.at[i], shift.at[i]);
-      if (p_.source.activation == SIGE_SILU) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) x.at[i] = silu(x.at[i]);
-      }
+      apply_affine(scale, shift, x);
+      if (p_.source.activation == SIGE_SILU) apply_silu(x);
       at = x;
     }
   }
 
  private:
-  static constexpr int WARPGROUP_THREADS = 128, COUNT = ROWS / 4, NONE = -1;  // COUNT: vectors of a lane in each tile
+  static constexpr int COUNT = ROWS / 4, NONE = -1;  // COUNT: vectors of a lane in each tile
 
   __device__ static int row_of(int vector) { return vector * 4 + threadIdx.x % 32 / 8; }
   __device__ static int column() { return threadIdx.x % 8 * 8; }

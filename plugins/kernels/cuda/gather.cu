@@ -109,9 +109,8 @@ sige_status launch_gather(const sige_source& s, int32_t phases, int32_t group, f
         Divider(seeds ? conv.outputs / N : 1),
         static_cast<uint32_t>(seeds),
         static_cast<T*>(conv.out)};
-    Launch launch(static_cast<unsigned>((count + seeds + THREADS - 1) / THREADS), 1, 1, THREADS, 0, stream);
-    launch.config.numAttrs = overlap ? 1 : 0;  // the first: it has no clusters
-    return cudaLaunchKernelEx(&launch.config, gather_kernel<T, N>, parameters) == cudaSuccess ? SIGE_OK : failed();
+    const auto blocks = static_cast<unsigned>((count + seeds + THREADS - 1) / THREADS);
+    return launch_elementwise<gather_kernel<T, N>>(overlap, blocks, stream, parameters);
   });
 }
 

@@ -11,7 +11,7 @@
 namespace sige::cuda {
 
 constexpr int MAX_DEVICES = 64;
-constexpr int MAX_SPLITS = 8;  // blocks of a portable cluster
+constexpr int MAX_CLUSTER = 8;  // blocks of a portable cluster
 constexpr int64_t PROCESSORS = 132;  // of an H200: estimates of time are fitted to it
 
 // The attributes are part of it.
@@ -39,7 +39,7 @@ struct Launch {
 // every call.
 template <auto KERNEL>
 int clusters_at_once(int threads, unsigned splits, size_t shared) {
-  static std::atomic<int> known[MAX_DEVICES][MAX_SPLITS + 1];
+  static std::atomic<int> known[MAX_DEVICES][MAX_CLUSTER + 1];
   int device, count = 0;
   if (cudaGetDevice(&device) || device >= MAX_DEVICES) return 0;
   std::atomic<int>& answer = known[device][splits];
@@ -73,13 +73,19 @@ bool may_overlap() {
   return answer == YES;
 }
 
-// Launches an elementwise kernel that may start while the one before still runs: it calls wait_for_predecessor before it
-// touches what others read or write.
+// Launches an elementwise kernel. With `overlap` it may start while the one before still runs: it calls
+// wait_for_predecessor before it touches what others read or write.
+template <auto KERNEL, typename... Arguments>
+sige_status launch_elementwise(bool overlap, dim3 grid, cudaStream_t stream, const Arguments&... arguments) {
+  Launch launch(grid.x, grid.y, 1, THREADS, 0, stream);
+  launch.config.numAttrs = overlap ? 1 : 0;  // the first: it has no clusters
+  return cudaLaunchKernelEx(&launch.config, KERNEL, arguments...) == cudaSuccess ? SIGE_OK : failed();
+}
+
+// The same, where the kernel was compiled for it.
 template <auto KERNEL, typename... Arguments>
 sige_status launch_overlapping(dim3 grid, cudaStream_t stream, const Arguments&... arguments) {
-  Launch launch(grid.x, grid.y, 1, THREADS, 0, stream);
-  launch.config.numAttrs = may_overlap<KERNEL>() ? 1 : 0;  // the first: it has no clusters
-  return cudaLaunchKernelEx(&launch.config, KERNEL, arguments...) == cudaSuccess ? SIGE_OK : failed();
+  return launch_elementwise<KERNEL>(may_overlap<KERNEL>(), grid, stream, arguments...);
 }
 
 }  // namespace sige::cuda

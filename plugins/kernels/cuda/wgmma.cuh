@@ -226,6 +226,12 @@ __device__ inline void barrier_wait(uint32_t barrier, uint32_t parity) {
 #endif
 }
 
+// THREADS threads of the block, always the same whole warps, have come this far.
+template <int THREADS>
+__device__ void some_sync() {
+  asm volatile("barrier.cta.sync 1, %0;" ::"n"(THREADS) : "memory");
+}
+
 __device__ inline void prefetch_map(const CUtensorMap& map) {
 #ifdef SIGE_SM90A
   asm volatile("prefetch.tensormap [%0];" ::"l"(reinterpret_cast<uint64_t>(&map)) : "memory");
