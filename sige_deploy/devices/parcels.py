@@ -139,11 +139,16 @@ class BufferParcel:
                 return begin
         return self._total
 
+    def _span(self, name: str) -> tuple[int, int]:
+        """Where an array begins and ends in a recorded state, in bytes."""
+        shape, dtype = self._entries[name]
+        begin = self._begins[name]
+        return begin, begin + math.prod(shape) * dtype.itemsize
+
     def _array(self, block: np.ndarray | None, name: str) -> np.ndarray | None:
         """A view of an array in a block that begins as a recorded state does; None where it ends before."""
         shape, dtype = self._entries[name]
-        begin = self._begins[name]
-        end = begin + math.prod(shape) * dtype.itemsize
+        begin, end = self._span(name)
         return None if block is None or end > block.nbytes else block[begin:end].view(dtype).reshape(shape)
 
     def _copies_of_rows(
@@ -164,9 +169,8 @@ class BufferParcel:
             assert whole is not None
             piece = whole[begin : min(begin + PIECE, done)]
             yield self._packed + begin, self._packed + begin + piece.nbytes, functools.partial(_copy, piece)
-        for name, (shape, dtype) in self._entries.items():
-            begin = self._begins[name]
-            end = begin + math.prod(shape) * dtype.itemsize
+        for name, (_, dtype) in self._entries.items():
+            begin, end = self._span(name)
             if done <= begin and end <= self._front:
                 yield self._packed + begin, self._packed + end, functools.partial(_fetch, source, name, dtype)
 
