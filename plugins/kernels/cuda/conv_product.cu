@@ -182,6 +182,7 @@ __global__ void __launch_bounds__(S::THREADS)
           sum.y = fmaf(pair.x, pair.x, fmaf(pair.y, pair.y, sum.y));
         }
       }
+      shared_publish();  // an arrival alone does not wait for the loads, and the next tile would overtake them
       __syncwarp();
       if (lane == 0) barrier_arrive(empty + turn.stage * 8);
       turn.next(S::STAGES);

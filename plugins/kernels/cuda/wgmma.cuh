@@ -269,7 +269,8 @@ __device__ inline void prefetch_box(const CUtensorMap& map, int32_t x, int32_t y
 #endif
 }
 
-// What this thread wrote to shared memory is there for asynchronous instructions, once others know of it.
+// What this thread wrote to shared memory is there for asynchronous instructions, and what it read there may be overwritten
+// by them, once others know of it.
 __device__ inline void shared_publish() {
 #ifdef SIGE_SM90A
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
