@@ -3,8 +3,8 @@
     PYTHONPATH=tests python -m plugins.cuda_check --library build/cuda/libsige_kernels.so
 
 Every case draws new sizes, tables and values, poisons outputs and workspace with NaN, and runs the op plainly
-and inside a captured graph; at the end, convs that read one another run in one graph. Exit status 1 if
-anything misses the tolerance of docs/ops.md.
+and inside a captured graph; at the end, convs that read one another run in one graph, and ops that fill the
+GPU repeat their bits. Exit status 1 if anything misses the tolerance of docs/ops.md.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,7 +39,7 @@ CASES = (
     "attention",
     "attention_wide_inputs",
 )
-CHECKS = (*CASES, "chains", "unprepared")
+CHECKS = (*CASES, "chains", "repeats", "unprepared")
 
 
 def poisoned(count: int, dtype: torch.dtype) -> torch.Tensor:
@@ -167,6 +168,59 @@ def chains(device: Device, dtype: torch.dtype) -> bool:
     return max(errors) <= TOLERANCE[dtype]
 
 
+def repeats(device: Device, small: bool) -> list[str]:
+    """Names of ops that do not repeat their bits: each runs many times in a row in a captured graph, with
+    more blocks than the GPU has room for."""
+    draw, dtype = Draw(0, small), torch.float16
+    shrink = 8 if small else 1
+    cases: dict[str, tuple[str, Case]] = {}
+    convs = (180, 640, 2560, True), (80, 1280, 3840, False), (24, 1280, 5120, True), (512, 320, 1280, True)
+    for rows, depth, outputs, gated in convs:
+        depth, outputs = max(depth // shrink, 128), outputs // shrink
+        columns = 2 * outputs if gated else outputs
+        inputs = {
+            "rows": draw.values(dtype, 1, rows, depth),
+            "weight": draw.values(dtype, 1, depth, columns) * depth**-0.5,
+            "bias": draw.values(dtype, columns),
+        }
+        attributes: dict[str, Any] = {"norm_epsilon": 1e-5} | ({"gate": "gelu"} if gated else {})
+        cases[f"conv of {rows} rows, {depth} to {outputs} channels"] = "conv", (inputs, attributes)
+    for pixels, rows, head in ((4096, 77, 40), (4096, 300, 40), (1024, 90, 80), (256, 12, 160)):
+        pixels = pixels // shrink
+        rows = min(rows, pixels)
+        inputs = {name: draw.values(dtype, 2, rows, 8 * head) for name in "qkv"}
+        inputs |= {f"{name}_base": draw.values(dtype, 2, pixels, 8 * head) for name in "kv"}
+        inputs["active"] = torch.randperm(pixels, device="cuda")[:rows].sort().values.int()
+        name = f"attention of {rows} rows, {pixels} pixels, heads of {head}"
+        cases[name] = "attention", (inputs, {"heads": 8})
+    return [name for name, (op, case) in cases.items() if not repeats_bits(device, op, case)]
+
+
+def repeats_bits(device: Device, op: str, case: Case, runs: int = 24) -> bool:
+    """Whether all runs of an op in a captured graph, and the graph's replays, give the same bits."""
+    inputs, attributes = case
+    shape = shape_of(op, inputs, attributes)
+    outs = [torch.full(shape, float("nan"), dtype=torch.float16, device="cuda") for _ in range(runs)]
+    args = [args_of(op, inputs, attributes, out) for out in outs]
+    if op == "conv":
+        device.prepare(args[0])
+    workspace = torch.full((1 << 26,), 0xFF, dtype=torch.uint8, device="cuda")
+    calls = [device.call(op, arg, workspace) for arg in args]
+    calls[0]()
+    first = outs[0].view(torch.int16).clone()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for call in calls:
+            call()
+    same = True
+    for _ in range(4):
+        for out in outs:
+            out.fill_(float("nan"))
+        graph.replay()
+        same &= all(torch.equal(out.view(torch.int16), first) for out in outs)
+    return same
+
+
 def refuses_unprepared(device: Device) -> bool:
     """A product without a plan is refused."""
     inputs, _ = Draw(0, True).conv(torch.float32)
@@ -221,6 +275,9 @@ def main() -> int:
         if "chains" in options.only and not chains(device, dtype):
             failures += 1
             print(f"Convs of {dtype} in a row, captured, do not give what they give one by one.")
+    for name in repeats(device, options.small) if "repeats" in options.only else ():
+        failures += 1
+        print(f"{name}: other bits when it runs again.")
     if "unprepared" in options.only and not refuses_unprepared(device):
         failures += 1
         print("An unprepared product was not refused.")

@@ -18,6 +18,7 @@ constexpr int KEYS = 64;         // of a tile
 constexpr int WORDS = KEYS / 32; // of its mask
 constexpr int MAX_TILES = 512;   // of a block
 constexpr int BOX_BYTES = 64 * BOX * 2;
+constexpr float SLACK = 8;       // powers of two
 constexpr int MAX_ROWS = 65535;  // of fresh rows and the base together; MAX_TILES hold a part in two of them
 
 // Heads padded to D_ channels; GROUPS_ warpgroups of 64 queries.
@@ -74,6 +75,12 @@ __device__ void fill_mask(const AttentionParameters& p, const Tiles& tiles, uint
   some_sync<S::READERS>();
 }
 
+// A stage of the ring: its tile of keys, and the barrier that tells when it and the values are there.
+struct Place {
+  uint64_t keys;
+  uint32_t full, parity;
+};
+
 // Keeps what is done with registers in its place beside the asynchronous products.
 template <int N>
 __device__ void hold(float (&x)[N]) {
@@ -84,6 +91,18 @@ template <int N>
 __device__ void hold(uint32_t (&x)[N][4]) {
 #pragma unroll
   for (int i = 0; i < N; ++i) asm volatile("" : "+r"(x[i][0]), "+r"(x[i][1]), "+r"(x[i][2]), "+r"(x[i][3])::"memory");
+}
+
+// The largest score of a row, of those that the thread has: begins at score `FIRST`.
+template <int FIRST>
+__device__ float largest(const float (&scores)[KEYS / 2]) {
+  float most[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) most[i] = fmaxf(scores[FIRST + i * 4], scores[FIRST + i * 4 + 1]);
+#pragma unroll
+  for (int n = 16; n < KEYS / 2; n += 4)
+    most[n / 4 % 4] = fmaxf(most[n / 4 % 4], fmaxf(scores[FIRST + n], scores[FIRST + n + 1]));
+  return fmaxf(fmaxf(most[0], most[1]), fmaxf(most[2], most[3]));
 }
 
 template <typename S>
@@ -166,60 +185,68 @@ __global__ void __launch_bounds__(S::THREADS)
     wait_for_predecessor();
     __syncthreads();
   } else {
-    const int group = warp / WARPGROUP_WARPS, lane_column = lane % 4 * 2;
-    const bool busy = first_query + warp * 16 < p.fresh;  // some of the warp's queries exist
+    const int group = warp / WARPGROUP_WARPS;
+    int busy = first_query + warp * 16 < p.fresh;  // some of the warp's queries exist
+    int leads = lane == 0, lane_column = lane % 4 * 2;
+    asm volatile("" : "+r"(busy), "+r"(leads), "+r"(lane_column));  // the loop is not to look them up for every tile
     const float scale = fabsf(p.scale);  // its sign goes to the scores, so that the largest has the largest weight
     fill_mask<S>(p, tiles, mask);
     wait_for_predecessor();
 
     float scores[KEYS / 2], sums[S::SUMS];  // [8 columns][2 rows][2 columns]
-    float maximum[2] = {-INFINITY, -INFINITY}, total[2] = {};
+    float origin[2] = {-INFINITY, -INFINITY}, total[2] = {};  // the weight of a score is 2^(score * scale - origin)
     uint32_t weights[KEYS / 16][4] = {};
 #pragma unroll
     for (int i = 0; i < S::SUMS; ++i) sums[i] = 0;
 #pragma unroll
     for (int i = 0; i < KEYS / 2; ++i) scores[i] = 0;
     const uint64_t own = tile_descriptor(queries + group * S::TILE_BYTES);
-    const auto multiply = [&](int stage) {
-      const uint64_t keys = tile_descriptor(ring + stage * S::STAGE_BYTES);
+    const auto multiply = [&](uint64_t keys) {
 #pragma unroll
       for (int j = 0; j < (S::D + 15) / 16; ++j) {
         const int at = j / 4 * BOX_BYTES + j % 4 * 32;
         add_scores(scores, advanced(own, at), advanced(keys, at), j);
       }
     };
-    const auto weigh = [&](int stage) {
-      const uint64_t values = tile_descriptor(ring + stage * S::STAGE_BYTES + S::TILE_BYTES);
+    const auto weigh = [&](uint64_t keys) {  // by the values behind these
 #pragma unroll
       for (int j = 0; j < KEYS / 16; ++j) {
-        const int at = j * 16 * 128;
+        const int at = S::TILE_BYTES + j * 16 * 128;
 #pragma unroll
         for (int box = 0; box < S::BOXES - 1; ++box)
-          add_weighted<BOX>(sums + box * (BOX / 2), weights[j], advanced(values, at + box * BOX_BYTES));
-        add_weighted<S::LAST>(sums + (S::BOXES - 1) * (BOX / 2), weights[j],
-                              advanced(values, at + (S::BOXES - 1) * BOX_BYTES));
+          add_weighted<BOX>(sums + box * (BOX / 2), weights[j], advanced(keys, at + box * BOX_BYTES));
+        add_weighted<S::LAST>(sums + (S::BOXES - 1) * (BOX / 2), weights[j], advanced(keys, at + (S::BOXES - 1) * BOX_BYTES));
       }
     };
     barrier_wait(query_full, 0);
 
-    int before = 0;  // stage of the tile before; at first it is weighed with zeros
+    const Place first{tile_descriptor(ring), full, 0};
+    Place now = first, before = first;  // the first time, the tile before is weighed with zeros
+    bool there = false;                 // the tile's keys and values
 #pragma unroll 1
     for (int i = 0; i < tiles.count; ++i) {
-      barrier_wait(full + turn.stage * 8, turn.parity);
+      if (!there) barrier_wait(now.full, now.parity);
       hold(scores);
       hold(sums);
       hold(weights);
       products_begin();
-      multiply(turn.stage);
+      multiply(now.keys);
       products_commit();
-      weigh(before);
+      weigh(before.keys);
       products_commit();
-      products_wait<1>();  // the scores are there; while they become weights, the values of the tile before are weighed
-      hold(scores);
-      uint32_t next_weights[KEYS / 16][4] = {}, masked[WORDS], any = 0, all = ~0u;
+      const uint32_t done = before.full + S::STAGES * 8;
+      before = now;
+      now.full += 8;
+      now.keys = advanced(now.keys, S::STAGE_BYTES);
+      if (now.full == empty) now = {first.keys, first.full, now.parity ^ 1};
+      there = barrier_passed(now.full, now.parity);  // of the next tile: it is asked for ahead of its use
+      uint32_t masked[WORDS], any = 0, all = ~0u;
 #pragma unroll
       for (int w = 0; w < WORDS; ++w) masked[w] = mask[i * WORDS + w], any |= masked[w], all &= masked[w];
-      float shrink[2] = {1, 1};
+      products_wait<1>();  // the scores are there; while they become weights, the values of the tile before are weighed
+      hold(scores);
+      float shrink[2];
+      bool shrinks = false;
       if (busy && all != ~0u) {
         if (p.scale < 0) {
 #pragma unroll
@@ -232,45 +259,50 @@ __global__ void __launch_bounds__(S::THREADS)
           for (int n = 0; n < KEYS / 2; ++n)
             if (masked[n / 16] >> (n / 4 % 4 * 8 + n % 2) & 1) scores[n] = -INFINITY;
         }
-        float top[2] = {maximum[0], maximum[1]}, shift[2];
+        float top[2] = {largest<0>(scores) * scale, largest<2>(scores) * scale};
+        // Weights may grow to 2^SLACK before sums are taken from another origin (as in FlashAttention-4).
+        shrinks = __any_sync(~0u, top[0] > origin[0] + SLACK || top[1] > origin[1] + SLACK);
+        if (shrinks) {
 #pragma unroll
-        for (int n = 0; n < KEYS / 2; ++n) top[n / 2 % 2] = fmaxf(top[n / 2 % 2], scores[n]);
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          top[r] = fmaxf(top[r], __shfl_xor_sync(0xffffffff, top[r], 1));
-          top[r] = fmaxf(top[r], __shfl_xor_sync(0xffffffff, top[r], 2));
-          shift[r] = top[r] * scale;
-          shrink[r] = power2(maximum[r] * scale - shift[r]);
-          maximum[r] = top[r];
-          total[r] *= shrink[r];
+          for (int r = 0; r < 2; ++r) {
+            top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 1));
+            top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 2));
+            top[r] = fmaxf(top[r], origin[r]);
+            shrink[r] = power2(origin[r] - top[r]);
+            origin[r] = top[r];
+            total[r] *= shrink[r];
+          }
         }
+        float parts[2][2] = {};
 #pragma unroll
         for (int n = 0; n < KEYS / 2; ++n) {
-          scores[n] = power2(fmaf(scores[n], scale, -shift[n / 2 % 2]));
-          total[n / 2 % 2] += scores[n];
+          scores[n] = power2(fmaf(scores[n], scale, -origin[n / 2 % 2]));
+          parts[n / 2 % 2][n % 2] += scores[n];
         }
 #pragma unroll
-        for (int j = 0; j < KEYS / 16; ++j)
+        for (int r = 0; r < 2; ++r) total[r] += parts[r][0] + parts[r][1];
+      } else if (busy) {
 #pragma unroll
-          for (int n = 0; n < 4; ++n) next_weights[j][n] = to_halves(scores[j * 8 + n * 2], scores[j * 8 + n * 2 + 1]);
+        for (int n = 0; n < KEYS / 2; ++n) scores[n] = 0;
+        hold(scores);
       }
       products_wait<0>();
       hold(weights);
       hold(sums);
-      if (lane == 0 && i > 0) barrier_arrive(empty + before * 8);
+      if (leads && i > 0) barrier_arrive(done);
+      if (shrinks) {
 #pragma unroll
-      for (int n = 0; n < S::SUMS; ++n) sums[n] *= shrink[n / 2 % 2];
+        for (int n = 0; n < S::SUMS; ++n) sums[n] *= shrink[n / 2 % 2];
+      }
 #pragma unroll
       for (int j = 0; j < KEYS / 16; ++j)
 #pragma unroll
-        for (int n = 0; n < 4; ++n) weights[j][n] = next_weights[j][n];
-      before = turn.stage;
-      turn.next(S::STAGES);
+        for (int n = 0; n < 4; ++n) weights[j][n] = to_halves(scores[j * 8 + n * 2], scores[j * 8 + n * 2 + 1]);
     }
     hold(sums);
     hold(weights);
     products_begin();
-    weigh(before);
+    weigh(before.keys);
     products_commit();
     products_wait<0>();
     hold(weights);
@@ -281,7 +313,7 @@ __global__ void __launch_bounds__(S::THREADS)
       total[r] += __shfl_xor_sync(0xffffffff, total[r], 1);
       total[r] += __shfl_xor_sync(0xffffffff, total[r], 2);
       const int row = warp * 16 + lane / 4 + r * 8;
-      if (lane % 4 == 0) states[row] = make_float2(maximum[r] * scale, total[r]);
+      if (lane % 4 == 0) states[row] = make_float2(origin[r], total[r]);
 #pragma unroll
       for (int n = 0; n < S::D / 8; ++n)
         *reinterpret_cast<float2*>(block_sums + row * S::LEADING + n * 8 + lane_column) =
@@ -293,11 +325,14 @@ __global__ void __launch_bounds__(S::THREADS)
 #endif
 }
 
-// Blocks in x, blocks that share the keys, and the time.
+// Blocks in x, blocks that share the keys, the shared memory that each asks for, and the time.
 struct Plan {
   int32_t columns, splits;
+  size_t shared;
   int64_t time;
 };
+
+constexpr size_t APART = 116 << 10;  // bytes of shared memory that no two blocks of a processor can have
 
 // The splits of least time, in nanoseconds: tiles one after the other, waves of clusters, exchange. Blocks that share a
 // processor slow each other down, by their arithmetic or, with few queries each, by their loads. Read off an H200.
@@ -307,18 +342,23 @@ Plan plan(const AttentionParameters& p) {
   const int32_t columns = (p.fresh + S::ROWS - 1) / S::ROWS;
   const int64_t clusters = int64_t{columns} * p.batch * p.heads;
   const int32_t tiles = (p.pixels + KEYS - 1) / KEYS + (p.active ? (p.fresh + KEYS - 1) / KEYS : 0);
-  Plan best{columns, 0, INT64_MAX};
+  Plan best{columns, 0, 0, INT64_MAX};
   for (int32_t splits = 1; splits <= MAX_CLUSTER && splits <= tiles; ++splits) {
     const int64_t each = (tiles + splits - 1) / splits;
+    // Blocks that start while the kernel before still runs would go two by two to the processors that it leaves idle.
+    const bool apart = clusters * splits <= PROCESSORS;
+    const size_t memory = apart && S::SHARED < APART ? APART : S::SHARED;
     const int64_t at_once =
-        clusters_at_once<attention_hopper_kernel<S>>(S::THREADS, static_cast<unsigned>(splits), S::SHARED);
+        apart ? clusters_at_once<attention_hopper_kernel<S>, APART>(S::THREADS, static_cast<unsigned>(splits), memory)
+              : clusters_at_once<attention_hopper_kernel<S>>(S::THREADS, static_cast<unsigned>(splits), memory);
     if (!at_once || each > MAX_TILES) continue;
     const int64_t waves = (clusters + at_once - 1) / at_once, together = clusters < at_once ? clusters : at_once;
     const int64_t shared = (together * splits + PROCESSORS - 1) / PROCESSORS;  // blocks of a processor
-    const int64_t busy = LATENCY + shared * GROUP * S::GROUPS, step = busy > shared * LOADS ? busy : shared * LOADS;
+    const int64_t busy = (LATENCY + shared * GROUP * S::GROUPS) * (shared > 1 ? 12 : 10) / 10;
+    const int64_t step = busy > shared * LOADS ? busy : shared * LOADS;
     const int64_t time = waves * each * step +
                          (splits > 1 ? EXCHANGE + EXCHANGE_SPLIT * splits : 0);
-    if (time < best.time) best.splits = splits, best.time = time;
+    if (time < best.time) best.splits = splits, best.shared = memory, best.time = time;
   }
   return best;
 }
@@ -341,18 +381,18 @@ sige_status launch(AttentionParameters p, const Plan& plan, cudaStream_t stream)
     return SIGE_ENGINE_FAILURE;
   p.splits = plan.splits;
   const Launch launch(static_cast<unsigned>(plan.columns), static_cast<unsigned>(p.batch * p.heads),
-                      static_cast<unsigned>(plan.splits), S::THREADS, S::SHARED, stream);
+                      static_cast<unsigned>(plan.splits), S::THREADS, plan.shared, stream);
   return cudaLaunchKernelEx(&launch.config, attention_hopper_kernel<S>, p, maps) == cudaSuccess ? SIGE_OK : failed();
 }
 
 template <typename... Shapes>
 sige_status launch_best(const AttentionParameters& p, cudaStream_t stream) {
-  Plan best{0, 0, INT64_MAX};
+  Plan best{0, 0, 0, INT64_MAX};
   sige_status (*chosen)(AttentionParameters, const Plan&, cudaStream_t) = nullptr;
   const auto consider = [&](auto shape) {
     using S = decltype(shape);
     if (cudaFuncSetAttribute(attention_hopper_kernel<S>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             static_cast<int>(S::SHARED)))
+                             static_cast<int>(S::SHARED < APART ? APART : S::SHARED)))
       return false;
     const Plan found = plan<S>(p);
     if (found.time < best.time) best = found, chosen = launch<S>;

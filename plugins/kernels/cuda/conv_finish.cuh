@@ -135,26 +135,32 @@ class Epilogue {
 #pragma unroll
     for (int i = 0; i < 8; ++i) x[i] *= factor;
     if (a.bias) add8(bias_, x);
+    float y[8];
     if (p.gated) {
 #pragma unroll
-      for (int i = 0; i < 8; ++i) gates[i] *= factor;
-      if (a.bias) add8(gate_bias_, gates);
-      activate<8>(p.gate, 0.0f, gates);
+      for (int i = 0; i < 8; ++i) y[i] = gates[i] * factor;
+      if (a.bias) add8(gate_bias_, y);
+    } else {
+      if (a.embedding) add8(gate_bias_, x);
 #pragma unroll
-      for (int i = 0; i < 8; ++i) x[i] *= gates[i];
-    } else if (a.embedding) {
-      add8(gate_bias_, x);
+      for (int i = 0; i < 8; ++i) y[i] = x[i];
     }
-    if (a.multiplier) {
-      float factors[8];
-      unpack8(multiplier_, factors);
+#pragma unroll 1  // all activations in one place: they are most of the kernel
+    for (bool last = !p.gated;; last = true) {
+      if (last && a.multiplier) {
+        float factors[8];
+        unpack8(multiplier_, factors);
 #pragma unroll
-      for (int i = 0; i < 8; ++i) x[i] *= factors[i];
+        for (int i = 0; i < 8; ++i) y[i] *= factors[i];
+      }
+      if (last && a.residual) add8(residual_, y);
+      activate<8>(last ? p.activation : p.gate, last ? p.alpha : 0.0f, y);
+      if (last) break;
+#pragma unroll
+      for (int i = 0; i < 8; ++i) y[i] *= x[i];
     }
-    if (a.residual) add8(residual_, x);
-    activate<8>(p.activation, p.alpha, x);
     *reinterpret_cast<Vector*>(p.out + at_) =
-        make_uint4(to_halves(x[0], x[1]), to_halves(x[2], x[3]), to_halves(x[4], x[5]), to_halves(x[6], x[7]));
+        make_uint4(to_halves(y[0], y[1]), to_halves(y[2], y[3]), to_halves(y[4], y[5]), to_halves(y[6], y[7]));
   }
 
  private:
@@ -206,6 +212,7 @@ class Finish {
     const float* const sums = reinterpret_cast<const float*>(shared);
     __syncthreads();
     if (blocks_ > 1) send(sums, received, moments, inbox);
+#pragma unroll 1
     for (int i = threadIdx.x; i < share_; i += S::THREADS) {
       if (i >= S::THREADS) epilogue_.template load<S>(p_, rank_ * share_ + i);
       if (blocks_ > 1) inbox.wait();
@@ -216,7 +223,7 @@ class Finish {
         if (p_.gated) add_groups(sums, epilogue_.row(), columns_ + epilogue_.column(), gates);
         if (norms()) factor = inverse_deviation(moments_of(sums, epilogue_.row()), p_);
       } else {
-#pragma unroll 4
+#pragma unroll 2
         for (int block = 0; block < blocks_; ++block) {
           const float* at = received + (block * share_ + i) * parts_ * 8;
           add8(at, x);
@@ -224,6 +231,7 @@ class Finish {
         }
         if (norms()) {
           float2 sum{};
+#pragma unroll 1
           for (int block = 0; block < blocks_; ++block) add(sum, moments + (block * S::ROWS + epilogue_.row()) * 2);
           factor = inverse_deviation(sum, p_);
         }
@@ -254,6 +262,7 @@ class Finish {
   }
 
   __device__ void send(const float* sums, float* received, float* moments, const Inbox& inbox) const {
+#pragma unroll 1
     for (int i = threadIdx.x; i < S::VECTORS; i += S::THREADS) {
       const int row = i / (S::COLUMNS / 8), column = i % (S::COLUMNS / 8) * 8;
       const int part = column >= columns_, vector = (row * columns_ + column - part * columns_) / 8;
@@ -265,6 +274,7 @@ class Finish {
       inbox.send(received + ((rank_ * share_ + vector - block * share_) * parts_ + part) * 8, block, x);
     }
     if (!norms()) return;
+#pragma unroll 1
     for (int i = threadIdx.x; i < S::ROWS / 4 * blocks_; i += S::THREADS) {
       const int row = i % (S::ROWS / 4) * 4;
       float x[8];

@@ -87,27 +87,41 @@ __global__ void __launch_bounds__(S::THREADS)
     const bool gates = p.gated && box >= S::BOXES / 2;  // their columns lie behind those that they gate
     return first_column + (gates ? p.outputs + (box - S::BOXES / 2) * BOX : box * BOX);
   };
+  const auto load_right = [&](int chunk, int stage) {
+    barrier_expect(full + stage * 8, S::RIGHT_BYTES + S::LEFT_BYTES);
+#pragma unroll
+    for (int i = 0; i < S::BOXES; ++i)
+      load_box(weight, column_of(i), chunk * DEPTH, right + stage * S::RIGHT_BYTES + i * BOX_BYTES, full + stage * 8);
+  };
+  const int whole = (p.source.split + DEPTH - 1) / DEPTH;  // chunks of the first source
+  const auto load_left = [&](int chunk, int stage) {
+    load_box(chunk < whole ? rows : rows_2, (chunk < whole ? chunk : chunk - whole) * DEPTH, blockIdx.y * S::ROWS,
+             left + stage * S::LEFT_BYTES, full + stage * 8);
+  };
+  const bool multiplies = warp < WARPGROUP_WARPS, loads = warp == 2 * WARPGROUP_WARPS;
+  const bool transforms = p.transforms && !multiplies && !loads;
   Turn turn;
 
-  if (warp == 2 * WARPGROUP_WARPS) {
+  // Loops are not unrolled: a kernel that runs for a few microseconds waits for its instructions.
+  if (loads && elected()) {
+    prefetch_map(rows);
+    prefetch_map(rows_2);
+#pragma unroll 1
+    for (int i = first; i < soon; ++i) load_right(i, i - first);
+    wait_for_predecessor();
+#pragma unroll 1
+    for (int i = first; i < soon; ++i) load_left(i, i - first);
+  }
+  if (warp == 1 && lane == 0 && blockIdx.y == 0) finish.prefetch_bias();  // blocks of other rows have the same
+  if (!transforms) {
+    __syncwarp();
+    wait_for_predecessor();
+    finish.prepare();
+  }
+
+  if (loads) {
     if (elected()) {
-      const auto load_right = [&](int chunk, int stage) {
-        barrier_expect(full + stage * 8, S::RIGHT_BYTES + S::LEFT_BYTES);
-#pragma unroll
-        for (int i = 0; i < S::BOXES; ++i)
-          load_box(weight, column_of(i), chunk * DEPTH, right + stage * S::RIGHT_BYTES + i * BOX_BYTES, full + stage * 8);
-      };
-      const int whole = (p.source.split + DEPTH - 1) / DEPTH;  // chunks of the first source
-      const auto load_left = [&](int chunk, int stage) {
-        load_box(chunk < whole ? rows : rows_2, (chunk < whole ? chunk : chunk - whole) * DEPTH, blockIdx.y * S::ROWS,
-                 left + stage * S::LEFT_BYTES, full + stage * 8);
-      };
-      prefetch_map(rows);
-      prefetch_map(rows_2);
-      for (int i = first; i < soon; ++i) load_right(i, i - first);
-      wait_for_predecessor();
-#pragma unroll 1  // less code to wait for
-      for (int i = first; i < soon; ++i) load_left(i, i - first);
+#pragma unroll 1
       for (int i = soon; i < last; ++i) {
         barrier_wait(empty + turn.stage * 8, turn.parity);
         load_right(i, turn.stage);
@@ -116,16 +130,11 @@ __global__ void __launch_bounds__(S::THREADS)
       }
     }
     __syncwarp();
-    wait_for_predecessor();
-    finish.prepare();
     __syncthreads();
-  } else if (warp < WARPGROUP_WARPS) {
-    if (warp == 1 && lane == 0 && blockIdx.y == 0) finish.prefetch_bias();  // blocks of other rows have the same
-    __syncwarp();
-    wait_for_predecessor();
-    finish.prepare();
+  } else if (multiplies) {
     float products[S::BOXES][S::ROWS / 2] = {};
     int before = 0;  // stage of the products before
+#pragma unroll 1
     for (int i = first; i < last; ++i) {
       const uint64_t weights = tile_descriptor(right + turn.stage * S::RIGHT_BYTES);
       const uint64_t inputs = tile_descriptor(left + turn.stage * S::LEFT_BYTES);
@@ -150,11 +159,12 @@ __global__ void __launch_bounds__(S::THREADS)
 #pragma unroll
       for (int i = 0; i < S::ROWS / 2; ++i)
         sums[(row + i / 4 * 8 + i % 2) * S::SUM_STRIDE + box * BOX + column + i / 2 % 2 * 8] = products[box][i];
-  } else if (p.transforms) {
+  } else if (transforms) {
     const Transform<S::ROWS> transform(p, reinterpret_cast<__half*>(shared + S::shared(gridDim.z)), last - first);
     wait_for_predecessor();
     transform.stage(first * DEPTH, threadIdx.x - WARPGROUP);
     finish.prepare();
+#pragma unroll 1
     for (int i = first + warp - WARPGROUP_WARPS; i < last; i += WARPGROUP_WARPS) {
       const int stage = (i - first) % S::STAGES;
       barrier_wait(full + stage * 8, (i - first) / S::STAGES % 2);
@@ -166,9 +176,8 @@ __global__ void __launch_bounds__(S::THREADS)
     __syncthreads();
   } else {
     const Part<S::ROWS> part;
-    wait_for_predecessor();
-    finish.prepare();
     float2 sum{};
+#pragma unroll 1
     for (int i = norms ? first : last; i < last; ++i) {
       barrier_wait(full + turn.stage * 8, turn.parity);
       const unsigned char* at = shared + (left - right) + turn.stage * S::LEFT_BYTES + part.row * 128;
@@ -209,11 +218,13 @@ struct Choice {
   int64_t splits, time;
 };
 
-// The splits of least time, in nanoseconds: fitted to 36 products in all shapes and splits on an H200, where the choice that
-// it makes loses 1 % on average.
+// The splits of least time, in nanoseconds: fitted to 36 products in all shapes and splits on an H200, and then to the steps of
+// a UNet as a whole.
 template <typename S>
 Choice choose(int64_t rows, int64_t depth, int64_t outputs, bool gated, bool transformed) {
-  constexpr int64_t CHUNK = 100, TRANSFORM = 220, KILOBYTE = 6, VECTORS = 250, EXCHANGE = 650, EXCHANGE_SPLIT = 450;
+  constexpr int64_t CHUNK = 100, KILOBYTE = 6, VECTORS = 250, EXCHANGE = 400, EXCHANGE_SPLIT = 400;
+  constexpr int64_t TRANSFORM = 300, TRANSFORM_ROW = 8;
+  constexpr int64_t TWICE = 350;  // where two tiles read a weight and one could: the next kernel reads its own meanwhile
   const int64_t columns = gated ? S::COLUMNS / 2 : S::COLUMNS;
   const int64_t tiles = ((rows + S::ROWS - 1) / S::ROWS) * ((outputs + columns - 1) / columns);
   const int64_t chunks = (depth + DEPTH - 1) / DEPTH;
@@ -225,10 +236,10 @@ Choice choose(int64_t rows, int64_t depth, int64_t outputs, bool gated, bool tra
     const int64_t each = (chunks + splits - 1) / splits, share = S::ROWS * columns / 8 / splits;
     const int64_t waves = at_once ? (tiles + at_once - 1) / at_once : tiles;
     const bool crowded = tiles * splits > PROCESSORS;  // two blocks on a processor
-    const int64_t stage = CHUNK + (transformed ? TRANSFORM : 0) +
-                          (S::RIGHT_BYTES + S::LEFT_BYTES) / 1024 * KILOBYTE * (crowded ? 14 : 10) / 10;
-    const int64_t time = waves * each * stage + (share + S::THREADS - 1) / S::THREADS * VECTORS +
-                         (splits > 1 ? EXCHANGE + EXCHANGE_SPLIT * splits : 0);
+    const int64_t stage = CHUNK + (S::RIGHT_BYTES + S::LEFT_BYTES) / 1024 * KILOBYTE * (crowded ? 14 : 10) / 10;
+    const int64_t transform = transformed ? TRANSFORM + each * S::ROWS * TRANSFORM_ROW : 0;
+    const int64_t time = waves * (each * stage + transform) + (share + S::THREADS - 1) / S::THREADS * VECTORS +
+                         (splits > 1 ? EXCHANGE + EXCHANGE_SPLIT * splits : 0) + (S::ROWS < rows && rows <= 32 ? TWICE : 0);
     if (time < best.time) best = {splits, time};
   }
   return best;

@@ -29,6 +29,7 @@ class Transform {
     const Source<__half>& s = p_.source;
     const int32_t last_row = (first_row_ + ROWS < p_.rows ? first_row_ + ROWS : p_.rows) - 1;
     const int vectors = channels_ / 8, count = (image_of(last_row) - first_image_ + 1) * 2 * vectors;
+#pragma unroll 2
     for (int i = thread; i < count; i += WARPGROUP) {
       const int array = i / vectors, c = channel + (i - array * vectors) * 8, image = first_image_ + array / 2;
       const __half* const from = array % 2 ? s.shift ? s.shift + image * s.shift_stride : nullptr

@@ -36,8 +36,8 @@ struct Launch {
 };
 
 // Clusters of so many blocks that run at once on the current device; 0 if it cannot be told. `shared` is about the same at
-// every call.
-template <auto KERNEL>
+// every call with the same KIND.
+template <auto KERNEL, size_t KIND = 0>
 int clusters_at_once(int threads, unsigned splits, size_t shared) {
   static std::atomic<int> known[MAX_DEVICES][MAX_CLUSTER + 1];
   int device, count = 0;

@@ -226,6 +226,21 @@ __device__ inline void barrier_wait(uint32_t barrier, uint32_t parity) {
 #endif
 }
 
+// Whether barrier_wait would return at once.
+__device__ inline bool barrier_passed(uint32_t barrier, uint32_t parity) {
+  uint32_t complete = 0;
+#ifdef SIGE_SM90A
+  asm volatile(
+      "{\n.reg .pred complete;\n"
+      "mbarrier.test_wait.parity.shared::cta.b64 complete, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, complete;\n}"
+      : "=r"(complete)
+      : "r"(barrier), "r"(parity)
+      : "memory");
+#endif
+  return complete;
+}
+
 // THREADS threads of the block, always the same whole warps, have come this far.
 template <int THREADS>
 __device__ void some_sync() {
