@@ -174,16 +174,30 @@ def repeats(device: Device, small: bool) -> list[str]:
     draw, dtype = Draw(0, small), torch.float16
     shrink = 8 if small else 1
     cases: dict[str, tuple[str, Case]] = {}
-    convs = (180, 640, 2560, True), (80, 1280, 3840, False), (24, 1280, 5120, True), (512, 320, 1280, True)
-    for rows, depth, outputs, gated in convs:
+    convs = (
+        (180, 640, 2560, "gate"),
+        (80, 1280, 3840, "norm"),
+        (24, 1280, 5120, "gate"),
+        (512, 320, 1280, "gate"),
+        (256, 512, 1536, "affine"),
+        (280, 1280, 640, "affine"),
+        (1500, 320, 320, "affine"),
+        (40, 2560, 1280, "affine"),
+    )
+    for rows, depth, outputs, how in convs:
         depth, outputs = max(depth // shrink, 128), outputs // shrink
-        columns = 2 * outputs if gated else outputs
+        columns = 2 * outputs if how == "gate" else outputs
         inputs = {
             "rows": draw.values(dtype, 1, rows, depth),
             "weight": draw.values(dtype, 1, depth, columns) * depth**-0.5,
             "bias": draw.values(dtype, columns),
         }
-        attributes: dict[str, Any] = {"norm_epsilon": 1e-5} | ({"gate": "gelu"} if gated else {})
+        attributes: dict[str, Any] = {"gate": "gelu"} if how == "gate" else {}
+        if how == "affine":
+            inputs |= {name: draw.values(dtype, 1, 1, depth) for name in ("scale", "shift")}
+            attributes["activation_in"] = "silu"
+        else:
+            attributes["norm_epsilon"] = 1e-5
         cases[f"conv of {rows} rows, {depth} to {outputs} channels"] = "conv", (inputs, attributes)
     for pixels, rows, head in ((4096, 77, 40), (4096, 300, 40), (1024, 90, 80), (256, 12, 160)):
         pixels = pixels // shrink

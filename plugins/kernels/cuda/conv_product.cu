@@ -166,8 +166,10 @@ __global__ void __launch_bounds__(S::THREADS)
     finish.prepare();
 #pragma unroll 1
     for (int i = first + warp - WARPGROUP_WARPS; i < last; i += WARPGROUP_WARPS) {
-      const int stage = (i - first) % S::STAGES;
-      barrier_wait(full + stage * 8, (i - first) / S::STAGES % 2);
+      const int stage = (i - first) % S::STAGES, round = (i - first) / S::STAGES;
+      // The stage's tile before may be another warp's, and not there yet: its barrier would seem to have been passed.
+      if (round > 0) barrier_wait(empty + stage * 8, (round - 1) % 2);
+      barrier_wait(full + stage * 8, round % 2);
       transform.run(shared + (left - right) + stage * S::LEFT_BYTES, i - first, i * DEPTH);
       shared_publish();
       __syncwarp();
