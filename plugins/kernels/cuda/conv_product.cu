@@ -5,8 +5,7 @@
 // parts through distributed shared memory. One thread has tiles of both matrices brought by the tensor memory
 // accelerator, several stages ahead, and a warpgroup multiplies them. Another one sums up the moments of rows that are
 // normalised, or applies affine and activation before tiles are multiplied. Launched with programmatic stream
-// serialisation: while the kernel before still runs, the first tiles of the weight are read into shared memory and the
-// next ones into the L2 cache.
+// serialisation: while the kernel before still runs, the first tiles of the weight are read into shared memory.
 #include "conv_product.h"
 
 #include "conv_finish.cuh"
