@@ -212,6 +212,7 @@ __device__ inline void barrier_expect(uint32_t barrier, uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 #endif
 }
+// Until the phase of this parity is complete. Who waits has seen the one before: a parity tells no more than two phases apart.
 __device__ inline void barrier_wait(uint32_t barrier, uint32_t parity) {
 #ifdef SIGE_SM90A
   asm volatile(
