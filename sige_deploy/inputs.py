@@ -88,10 +88,15 @@ def is_tensor(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
+def first_tensor(given: Mapping[str, Any]) -> Any:
+    """The first torch tensor among the inputs, which says what outputs become; None where there is none."""
+    return next((value for value in given.values() if is_tensor(value)), None)
+
+
 def as_given(outputs: dict[str, np.ndarray], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Outputs as torch tensors if any input was one, on the device of the first such input; else as "
-    "they are."""
-    tensor = next((value for value in given.values() if is_tensor(value)), None)
+    """Outputs as torch tensors if any input was one, on the device of the first such input; else as they
+    are."""
+    tensor = first_tensor(given)
     if tensor is None:
         return dict(outputs)
     torch = sys.modules["torch"]

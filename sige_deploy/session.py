@@ -81,7 +81,6 @@ class Session:
         self._spatial = bundle.manifest.spatial()[0]
         self._work = planner.Work(bundle.manifest.levels)
         self._edited = False  # whether there is an edit to commit
-        self._ran: _Ran | None = None  # the last call, of which a report is made when it is asked for
         self._report: Report | None = None
         self._lock = threading.RLock()
 
@@ -89,9 +88,7 @@ class Session:
     def report(self) -> Report:
         """How the last record or edit ran; raises StateError before the first."""
         if self._report is None:
-            if self._ran is None:
-                raise StateError("nothing has run yet; call record first.")
-            self._report = Report(*self._ran)
+            raise StateError("nothing has run yet; call record first.")
         return self._report
 
     def record(self, **inputs: Any) -> dict[str, Any]:
@@ -280,16 +277,17 @@ class Session:
     ) -> None:
         device = self._device
         assert device is not None
-        stages = watch.stages
-        self._report = None
-        self._ran = (
-            path, fraction, counts, sum(stages.values()), stages, device.name, device.cache_bytes, captured,
-            device.graphs,
-        )  # fmt: skip
-
-
-#: The fields of a Report.
-_Ran = tuple[Way, float, dict[str, int], float, dict[str, float], str, int, bool, int]
+        self._report = Report(
+            path=path,
+            active_fraction=fraction,
+            rows=dict(counts),
+            milliseconds=sum(watch.stages.values()),
+            stages=watch.stages,
+            runtime=device.name,
+            cache_bytes=device.cache_bytes,
+            captured=captured,
+            graphs=device.graphs,
+        )
 
 
 def _refuse_not_finite(call: Call) -> None:

@@ -149,6 +149,17 @@ def test_outputs_are_the_users_own(session: sige.Session, base: Arrays) -> None:
         np.testing.assert_array_equal(session.edit(**base)["y"], kept)
 
 
+def test_a_report_is_the_users_own(recorded: sige.Session, base: Arrays) -> None:
+    edits = [tiny.edited(base, *box) for box in (BOX, OTHER_BOX)]
+    wanted = [recorded.edit(**edit) for edit in edits]
+    rows = dict(recorded.report.rows)
+    recorded.edit(**edits[0])
+    recorded.report.rows.update(rows)
+    for edit, outputs in zip(reversed(edits), reversed(wanted)):
+        got = recorded.edit(**edit)
+        assert all(got[name].tobytes() == value.tobytes() for name, value in outputs.items())
+
+
 def test_inputs_may_be_changed_after_record(session: sige.Session, base: Arrays) -> None:
     mine = {name: array.copy() for name, array in base.items()}
     session.record(**mine)

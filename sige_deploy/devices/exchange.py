@@ -10,7 +10,7 @@ import numpy as np
 
 from sige_deploy.devices.cuda import CudaMemory
 from sige_deploy.devices.memory import STAGED, Buffer, Memory, host_array
-from sige_deploy.inputs import Placed, as_numpy, is_tensor, plain_values
+from sige_deploy.inputs import Placed, as_given, as_numpy, first_tensor, is_tensor, plain_values
 from sige_deploy.kernels import Copies
 from sige_deploy.masks import resample_mask
 
@@ -66,13 +66,9 @@ class Exchange:
         """The buffers' contents after all work before as new arrays: torch tensors on the device of the first
         tensor among `given`, numpy arrays where there is none. later: queues work that is not waited for."""
         memory = self._memory
-        tensor = next((value for value in given.values() if is_tensor(value)), None)
+        tensor = first_tensor(given)
         if tensor is None or not self._here(tensor):
-            arrays = self._fetched(results, later)
-            if tensor is None:
-                return arrays
-            torch = sys.modules["torch"]
-            return {name: torch.from_numpy(array).to(tensor.device) for name, array in arrays.items()}
+            return as_given(self._fetched(results, later), given)
         torch = sys.modules["torch"]
         outputs = {
             name: torch.empty(buffer.shape, dtype=getattr(torch, buffer.dtype.name), device=tensor.device)

@@ -4,6 +4,7 @@
 #include <cooperative_groups.h>
 
 #include "attention.cuh"
+#include "launch.cuh"
 #include "mma.cuh"
 
 namespace sige::cuda {
@@ -117,20 +118,9 @@ inline sige_status launch_tensor_cores(void (*kernel)(AttentionParameters), cons
                                        cudaStream_t stream) {
   const auto bytes = static_cast<int>(shared);
   if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)) return failed();
-  cudaLaunchAttribute attributes[2]{};
-  attributes[0].id = cudaLaunchAttributeClusterDimension;
-  attributes[0].val.clusterDim.x = attributes[0].val.clusterDim.y = 1;
-  attributes[0].val.clusterDim.z = p.splits;
-  attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[1].val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = grid;
-  config.blockDim = dim3(threads);
-  config.dynamicSmemBytes = shared;
-  config.stream = stream;
-  config.attrs = attributes;
-  config.numAttrs = machine.clusters ? 2 : 0;
-  return cudaLaunchKernelEx(&config, kernel, p) == cudaSuccess ? SIGE_OK : failed();
+  Launch launch(grid.x, grid.y, grid.z, threads, shared, stream);
+  launch.config.numAttrs = machine.clusters ? 2 : 0;
+  return cudaLaunchKernelEx(&launch.config, kernel, p) == cudaSuccess ? SIGE_OK : failed();
 }
 
 }  // namespace sige::cuda

@@ -20,6 +20,7 @@ constexpr int MAX_TILES = 512;   // of a block
 constexpr int BOX_BYTES = 64 * BOX * 2;
 constexpr float SLACK = 8;       // powers of two
 constexpr int MAX_ROWS = 65535;  // of fresh rows and the base together; MAX_TILES hold a part in two of them
+constexpr size_t APART = 116 << 10;  // bytes of shared memory that no two blocks of a processor can have
 
 // Heads padded to D_ channels; GROUPS_ warpgroups of 64 queries.
 template <int D_, int GROUPS_>
@@ -34,6 +35,7 @@ struct HopperShape {
   static constexpr int BARRIERS = STATES + ROWS * 8, MASK = BARRIERS + (2 * STAGES + 1) * 8;
   static constexpr int READERS = GROUPS * WARPGROUP, THREADS = READERS + 32;
   static constexpr size_t SHARED = MASK + MAX_TILES * WORDS * 4;
+  static constexpr size_t ALONE = SHARED < APART ? APART : SHARED;  // of a block that has its processor to itself
   static_assert(ROWS * LEADING * 4 <= QUERIES && LEADING % 4 == 0 && D % 8 == 0 && BARRIERS % 8 == 0);
 };
 
@@ -332,8 +334,6 @@ struct Plan {
   int64_t time;
 };
 
-constexpr size_t APART = 116 << 10;  // bytes of shared memory that no two blocks of a processor can have
-
 // The splits of least time, in nanoseconds: tiles one after the other, waves of clusters, exchange. Blocks that share a
 // processor slow each other down, by their arithmetic or, with few queries each, by their loads. Read off an H200.
 template <typename S>
@@ -347,7 +347,7 @@ Plan plan(const AttentionParameters& p) {
     const int64_t each = (tiles + splits - 1) / splits;
     // Blocks that start while the kernel before still runs would go two by two to the processors that it leaves idle.
     const bool apart = clusters * splits <= PROCESSORS;
-    const size_t memory = apart && S::SHARED < APART ? APART : S::SHARED;
+    const size_t memory = apart ? S::ALONE : S::SHARED;
     const int64_t at_once =
         apart ? clusters_at_once<attention_hopper_kernel<S>, APART>(S::THREADS, static_cast<unsigned>(splits), memory)
               : clusters_at_once<attention_hopper_kernel<S>>(S::THREADS, static_cast<unsigned>(splits), memory);
@@ -392,7 +392,7 @@ sige_status launch_best(const AttentionParameters& p, cudaStream_t stream) {
   const auto consider = [&](auto shape) {
     using S = decltype(shape);
     if (cudaFuncSetAttribute(attention_hopper_kernel<S>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             static_cast<int>(S::SHARED < APART ? APART : S::SHARED)))
+                             static_cast<int>(S::ALONE)))
       return false;
     const Plan found = plan<S>(p);
     if (found.time < best.time) best = found, chosen = launch<S>;
