@@ -19,6 +19,12 @@ SPLITS = ((512, 256), (256, 128), (128, 128), (256, 512), (3, 5), (8, 4), (64, 1
 Case = tuple[dict[str, torch.Tensor], dict[str, Any]]
 
 
+def set_apart(rows: torch.Tensor) -> None:
+    """Sets two channels of every row apart: rows that are divided by their deviation are to have some, as
+    docs/ops.md says."""
+    rows[..., 0], rows[..., 1] = -1, 1
+
+
 class Draw:
     """Random sizes and tensors, on the current CUDA device unless `device` says another."""
 
@@ -178,6 +184,7 @@ class Draw:
     def normed(self, case: Case) -> Case:
         """The same case with a row norm, and for it rows of mean 0 or 3 and a centred weight."""
         inputs, attributes = case
+        set_apart(inputs["rows"])
         inputs["rows"] += self.pick(0.0, 3.0)
         inputs["weight"] -= inputs["weight"].double().mean(dim=1, keepdim=True).to(inputs["weight"].dtype)
         return inputs, attributes | {"norm_epsilon": self.pick(1e-5, 1e-5, 0.5)}
