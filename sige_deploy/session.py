@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from sige_deploy import caches, planner
 from sige_deploy.bundle import Bundle, open_bundle
-from sige_deploy.devices.base import Call, Device, Parcel
+from sige_deploy.devices.base import Call, Device, Findings, Parcel
 from sige_deploy.errors import InputError, StateError
 from sige_deploy.inputs import checked, checked_mask
 from sige_deploy.rows import size
@@ -101,8 +101,7 @@ class Session:
         with self._lock, self._opened().current():
             device = self._opened()
             watch = _Stopwatch()
-            call = device.take_in(checked(self._manifest.inputs, inputs))
-            _refuse_not_finite(call)
+            call = device.take_in(checked(self._manifest.inputs, inputs), _refuse_not_finite)
             watch.lap("check")
             call.record()
             watch.lap("run")
@@ -133,9 +132,7 @@ class Session:
             watch.lap("check")
             device.load()
             watch.lap("load")
-            call = device.take_in(given, mask)
-            _refuse_not_finite(call)
-            self._check_pinned(call)
+            call = device.take_in(given, self._refuse, mask)
             counts = call.counts()
             watch.lap("check")
             path, fraction = self._judge(call, counts, masked=mask is not None)
@@ -166,8 +163,7 @@ class Session:
             given = checked(self._manifest.inputs, inputs)
             device.load()
             watch.lap("load")
-            call = device.take_in(given)
-            _refuse_not_finite(call)
+            call = device.take_in(given, _refuse_not_finite)
             watch.lap("check")
             self._edited = False
             captured = call.dense()
@@ -251,9 +247,11 @@ class Session:
         if not device.recorded:
             raise StateError("there is no recorded image to edit; call record or load first.")
 
-    def _check_pinned(self, call: Call) -> None:
+    def _refuse(self, found: Findings) -> None:
+        """Raises InputError for inputs that are not those of an edit."""
+        _refuse_not_finite(found)
         for spec in self._manifest.inputs:
-            if spec.role == "pinned" and call.changed(spec.name):
+            if spec.role == "pinned" and found.changed(spec.name):
                 raise InputError(
                     f"input '{spec.name}' must be as recorded in an edit "
                     f"({spec.reason or 'the caches hold its effect'});"
@@ -290,8 +288,8 @@ class Session:
         )
 
 
-def _refuse_not_finite(call: Call) -> None:
-    name = call.not_finite()
+def _refuse_not_finite(found: Findings) -> None:
+    name = found.not_finite()
     if name is not None:
         raise InputError(f"input '{name}' holds NaN or infinity; every value must be finite.")
 

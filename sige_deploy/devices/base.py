@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,15 +13,25 @@ from sige_deploy.inputs import Placed
 from sige_deploy.manifest import Manifest
 
 
-class Call(Protocol):
-    """One record or edit: its inputs, taken in, and what becomes of them: one of `record`, `index` and `run`,
-    `dense` or `reuse`, then `finish`. What was recorded or is to be committed stays in force until then."""
+class Findings(Protocol):
+    """What the inputs of a call hold."""
 
     def not_finite(self) -> str | None:
         """The first input that holds NaN or infinity."""
 
     def changed(self, name: str) -> bool:
         """Whether an input differs from the recorded one in any bit."""
+
+
+Refuse = Callable[[Findings], None]
+
+
+class Call(Protocol):
+    """One record or edit: its inputs, taken in, and what becomes of them: one of `record`, `index` and `run`,
+    `dense` or `reuse`, then `finish`. What was recorded or is to be committed stays in force until then."""
+
+    def changed(self, name: str) -> bool:
+        """Whether an input differs from the recorded one in any bit. Not of edits with a mask."""
 
     def counts(self) -> dict[str, int]:
         """Active pixels of each level by id; all 0 where no pixel was edited."""
@@ -43,7 +53,8 @@ class Call(Protocol):
 
     def finish(self) -> dict[str, Any]:
         """The outputs by name: new arrays, of the kind of the inputs: torch tensors on the first tensor's
-        device, or numpy arrays. From now on the record is in force, or commit takes up the edit."""
+        device, or numpy arrays. From now on the record is in force, or commit takes up the edit. Raises what
+        `refuse` raises; then the edit before can be committed as it could."""
 
 
 @dataclass(frozen=True)
@@ -146,8 +157,11 @@ class Device(Protocol):
     def load(self) -> None:
         """Load what edits need; nothing the second time."""
 
-    def take_in(self, given: Mapping[str, Any], mask: Any = None) -> Call:
-        """Inputs as `inputs.checked` returns them and the mask of an edit, as `inputs.checked_mask` does."""
+    def take_in(self, given: Mapping[str, Any], refuse: Refuse, mask: Any = None) -> Call:
+        """Inputs as `inputs.checked` returns them and the mask of an edit, as `inputs.checked_mask` does.
+
+        refuse: told what the inputs hold; what it raises ends the call, and nothing of it stays. That is now,
+        or in `finish` where a device can begin an edit before it has looked at the inputs."""
 
     def placed(self, array: np.ndarray) -> np.ndarray | Placed:
         """A C-contiguous array as an input that many calls share, so that it is sent to the device once. The

@@ -47,7 +47,7 @@ class Edit:
 
     def __init__(self, device: NativeDevice, rows: Mapping[str, int], room: Room) -> None:
         manifest = device.manifest
-        self.rows = dict(rows)
+        self.rows, self.key = dict(rows), tuple(rows.values())
         arrays: dict[str, tuple[Shape, Any]] = {}
         for spec in device.spatial:
             n, c, _, _ = Layout.of(spec.shape, spec.dtype, spec.axes).size
@@ -116,8 +116,9 @@ class Edit:
             [self._fresh[name].pointer for name in rows],
             [feeds[f"active.{level}"] for level in levels],
         )
-        for name, buffer in device.free.items():
-            device.memory.copy(buffer, base[f"input.{name}"])
+        kept = device.kept()
+        for name in device.free:
+            device.memory.copy(kept[name], base[f"input.{name}"])
         for name, buffer in device.results.items():
             device.memory.copy(buffer, base[f"output.{name}"])
 

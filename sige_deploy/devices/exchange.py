@@ -28,6 +28,10 @@ class Exchange:
         self._held: list[Any] = []
         self._landings: dict[str, tuple[Buffer, np.ndarray]] = {}
 
+    def here(self, value: Any) -> bool:
+        """Whether a value is a torch tensor on the memory's own GPU."""
+        return is_tensor(value) and value.is_cuda and value.get_device() == self._gpu
+
     def take(self, moves: Sequence[tuple[str, Any, Buffer]]) -> None:
         """Copy values that were checked into buffers, each given as (name, value, buffer): inputs, and a mask
         bool [h, w] into uint8. Tensors must live on until the memory is synchronised. Raises InputError
@@ -38,7 +42,7 @@ class Exchange:
         for name, value, target in moves:
             if isinstance(value, Placed) and value.memory is self._memory:
                 here.append((value.buffer, target))
-            elif self._here(value):
+            elif self.here(value):
                 foreign = True
                 here.append((self._source(name, value, target), target))
             else:
@@ -67,7 +71,7 @@ class Exchange:
         tensor among `given`, numpy arrays where there is none. later: queues work that is not waited for."""
         memory = self._memory
         tensor = first_tensor(given)
-        if tensor is None or not self._here(tensor):
+        if tensor is None or not self.here(tensor):
             return as_given(self._fetched(results, later), given)
         torch = sys.modules["torch"]
         outputs = {
@@ -103,9 +107,6 @@ class Exchange:
         if not value.is_contiguous():
             value = value.detach().contiguous()
         return target.at(value.data_ptr(), value)
-
-    def _here(self, value: Any) -> bool:
-        return is_tensor(value) and value.is_cuda and value.get_device() == self._gpu
 
     def _wait(self) -> None:
         assert isinstance(self._memory, CudaMemory)

@@ -11,7 +11,7 @@ import numpy as np
 
 from sige_deploy import masks, rows
 from sige_deploy.bundle import Bundle
-from sige_deploy.devices.base import Fresh, edit_outputs
+from sige_deploy.devices.base import Fresh, Refuse, edit_outputs
 from sige_deploy.devices.memory import HostMemory, host_array
 from sige_deploy.devices.parcels import HostParcel
 from sige_deploy.errors import RuntimeFailure
@@ -80,9 +80,11 @@ class HostDevice:
     def load(self) -> None:
         self.runtime.edit_inputs()
 
-    def take_in(self, given: Mapping[str, Any], mask: Any = None) -> HostCall:
+    def take_in(self, given: Mapping[str, Any], refuse: Refuse, mask: Any = None) -> HostCall:
         arrays = {name: as_numpy(name, value) for name, value in given.items()}
-        return HostCall(self, given, arrays, None if mask is None else as_numpy("mask", mask))
+        call = HostCall(self, given, arrays, None if mask is None else as_numpy("mask", mask))
+        refuse(call)
+        return call
 
     def placed(self, array: np.ndarray) -> np.ndarray:
         return array

@@ -2,7 +2,8 @@
 
 Everything lies at fixed addresses, so that what an edit repeats is prepared once, and on a GPU captured: a
 step that looks at the inputs, after which the counts of active pixels come back, and one step per bucket of
-row counts that makes the tables, runs the edit graph and writes the outputs.
+row counts that makes the tables, runs the edit graph and writes the outputs. An edit with the mask of the one
+before, as each step of a denoising run has, knows its counts: it waits for nothing but its outputs.
 """
 
 from __future__ import annotations
@@ -19,21 +20,22 @@ import numpy as np
 from sige_deploy import caches
 from sige_deploy.buckets import Buckets
 from sige_deploy.bundle import Bundle
-from sige_deploy.devices.base import Fresh
+from sige_deploy.devices.base import Fresh, Refuse
 from sige_deploy.devices.edits import Edit, Room
 from sige_deploy.devices.exchange import Exchange
 from sige_deploy.devices.graphs import Graphs
 from sige_deploy.devices.kept import KeptBuffers
 from sige_deploy.devices.memory import Buffer, Memory, host_array, laid_out, offsets, views
 from sige_deploy.devices.parcels import BufferParcel
-from sige_deploy.errors import StateError
-from sige_deploy.inputs import Placed
+from sige_deploy.errors import InputError, StateError
+from sige_deploy.inputs import Placed, as_numpy, same_bits
 from sige_deploy.kernels import Comparison, Copies, Kernels, Layout, NativeIndexer, Offsets, RowMoves
 from sige_deploy.manifest import CacheSpec
 from sige_deploy.rows import size
 from sige_deploy.runtimes.base import BufferRuntime
 
 Buffers = dict[str, Buffer]
+Pending = Edit | Literal["dense", "reuse"] | None  # what can be committed
 KEPT = 64  # edits of different row counts that stay prepared
 
 
@@ -49,14 +51,18 @@ class NativeDevice:
         self.buckets = Buckets(manifest)
         self._bundle = bundle
         self.recorded = False
-        self.pending: Edit | Literal["dense", "reuse"] | None = None
+        self.pending: Pending = None
         self._edits: OrderedDict[tuple[int, ...], Edit] = OrderedDict()
-        self._last: tuple[Mapping[str, int], tuple[int, ...], Edit] | None = None  # the last edit's counts
+        self._last: tuple[Mapping[str, int], Edit] | None = None  # the last edit's counts
+        # What the indexer has listed if that is a mask's: the mask, and counts. An Edit to commit is of it.
+        self._listed: tuple[np.ndarray, dict[str, int]] | None = None
         with memory.current():
             inputs = {spec.name: (spec.shape, spec.dtype) for spec in manifest.inputs}
             self.given = laid_out(memory, inputs)
-            free = {spec.name: inputs[spec.name] for spec in manifest.inputs if spec.role == "free"}
-            self.free = laid_out(memory, free)  # of the last edit, while `given` may hold a refused one
+            self.free = [spec.name for spec in manifest.inputs if spec.role == "free"]
+            # Of the edit to commit, while `given` may hold a refused one's; pinned ones are as recorded.
+            kept = {spec.name: inputs[spec.name] for spec in manifest.inputs if spec.role != "pinned"}
+            self._kept, self._keeping = laid_out(memory, kept), laid_out(memory, kept)
             self.results = laid_out(memory, {o.name: (o.shape, o.dtype) for o in manifest.outputs})
             self.masks = [memory.empty(size(spec), np.uint8) for spec in self.spatial]
             self.copies = Copies(kernels, memory, max(len(manifest.inputs) + 1, len(manifest.outputs)))
@@ -77,7 +83,6 @@ class NativeDevice:
         self._room = Room(memory)
         self._storage: tuple[Buffer, Buffers] | None = None
         self._held: weakref.ref[KeptBuffers] | None = None  # what `storage` is a copy of
-        self._former: Buffers | None = None  # inputs of a dense edit that can be committed
         self._dense: Callable[[], None] | None = None
 
     @property
@@ -119,8 +124,8 @@ class NativeDevice:
             self._indexer = self._make_indexer()
             self._comparison = Comparison(self.kernels, self.memory, self._layouts, self._indexer.status)
 
-    def take_in(self, given: Mapping[str, Any], mask: Any = None) -> NativeCall:
-        return NativeCall(self, given, mask)
+    def take_in(self, given: Mapping[str, Any], refuse: Refuse, mask: Any = None) -> NativeCall:
+        return NativeCall(self, given, refuse, mask)
 
     def placed(self, array: np.ndarray) -> Placed:
         return Placed(array, self.memory, self.memory.upload(array))
@@ -131,8 +136,7 @@ class NativeDevice:
         if pending is None:
             raise StateError("the edit to commit was lost when a later one failed; call edit again.")
         if pending == "dense":
-            assert self._former is not None
-            self.record(self._former)
+            self.record(self.kept())
         elif isinstance(pending, Edit):
             pending.commit(self)
         self.memory.synchronize()
@@ -200,28 +204,49 @@ class NativeDevice:
         for key in (*self._edits, "dense"):
             self.captured.forget(key)
         self._edits.clear()
-        self._last = None
+        self._last = self._listed = None
         self.holds(None)
-        self._storage = self._former = self._dense = self.pending = None
+        self._storage = self._dense = self.pending = None
         self.runtime.close()
 
     def look(self, masked: bool) -> None:
         """Look at the inputs given; stream-ordered. masked: `masks` holds what was edited."""
-        comparison = self._comparison
-        if comparison is None or not self.recorded:
+        self._listed = None
+        if self._comparison is None or not self.recorded:
             none = [0] * len(self.given)
             self._check.launch([buffer.pointer for buffer in self.given.values()], none, none)
             return
 
         def compare() -> None:
-            given = [buffer.pointer for buffer in self.given.values()]
-            recorded = [self.storage[f"input.{name}"].pointer for name in self.given]
-            masks = {} if masked else dict(zip([s.name for s in self.spatial], self.masks))
-            comparison.launch(given, recorded, [masks[x].pointer if x in masks else 0 for x in self.given])
+            self._compare({} if masked else dict(zip([s.name for s in self.spatial], self.masks)))
             self.indexer.begin(self.masks)
 
         self.captured.run(("look", masked), compare)
         self.indexer.list_active()
+
+    def look_again(self) -> None:
+        """Look at the inputs given, where the mask is the one `listed`; stream-ordered, marks nothing."""
+
+        def compare() -> None:
+            self._compare({})
+            self.indexer.send()
+
+        self.captured.run("look again", compare)
+
+    def _compare(self, masks: Buffers) -> None:
+        """Compare the inputs given with the recorded ones. masks: of inputs, to write what differs to."""
+        assert self._comparison is not None
+        given = [buffer.pointer for buffer in self.given.values()]
+        recorded = [self.storage[f"input.{name}"].pointer for name in self.given]
+        self._comparison.launch(
+            given, recorded, [masks[name].pointer if name in masks else 0 for name in self.given]
+        )
+
+    def listed(self, mask: np.ndarray) -> dict[str, int] | None:
+        """Active pixels by level of an edit with this mask, bool [h, w], if what was listed last is its."""
+        if self._listed is None or not self.recorded or not same_bits(mask, self._listed[0]):
+            return None
+        return self._listed[1]
 
     def found(self) -> tuple[dict[str, int], list[int]]:
         """Waits for what `look` found: (active pixels by level, status words: "not finite" and "changed" of
@@ -247,28 +272,42 @@ class NativeDevice:
         self.recorded = True
 
     def dense(self) -> bool:
-        """Run the original network on the inputs given, and keep these for a commit; returns whether a
-        captured graph ran."""
+        """Run the original network on the inputs given; returns whether a captured graph ran."""
         if self._dense is None:
             self._dense = self.runtime.bind_dense(self.given, self.results)
-        captured = self.captured.run("dense", self._dense)
-        self._keep_inputs()
-        return captured
+        return self.captured.run("dense", self._dense)
 
-    def _keep_inputs(self) -> None:
-        if self._former is None:
-            manifest = self.manifest
-            self._former = laid_out(self.memory, {x.name: (x.shape, x.dtype) for x in manifest.inputs})
-        self.copies.copy([(buffer, self._former[name]) for name, buffer in self.given.items()])
+    def keep_inputs(self) -> None:
+        """Keep the inputs given for a commit, if `settle` follows; stream-ordered."""
+        self.copies.copy([(self.given[name], buffer) for name, buffer in self._keeping.items()])
 
-    def keep_free(self) -> None:
-        """Keep the free inputs given for a commit; stream-ordered."""
-        self.copies.copy([(self.given[name], buffer) for name, buffer in self.free.items()])
+    def kept(self) -> Buffers:
+        """All inputs of the edit to commit."""
+        return {name: self._kept.get(name) or self.storage[f"input.{name}"] for name in self.given}
 
-    def edit(self, counts: Mapping[str, int]) -> tuple[tuple[int, ...], Edit]:
-        """The prepared edit for these counts of active pixels, and its key."""
+    def settle(self, pending: Pending, mask: np.ndarray | None, counts: dict[str, int]) -> None:
+        """A call is done. pending: what a commit takes up; mask: what it was made with and is listed, if that
+        is in host memory; counts: its active pixels."""
+        if pending == "dense" or isinstance(pending, Edit):
+            self._kept, self._keeping = self._keeping, self._kept
+        self.pending = pending
+        if mask is None:
+            self._listed = None
+        elif self._listed is None:
+            self._listed = mask.copy(), counts
+
+    def take_back(self, pending: Pending) -> None:
+        """An edit that ran is refused: make what could be committed before it as it was."""
+        self.pending = None  # until it is
+        if isinstance(pending, Edit):
+            self.copies.copy([(buffer, self.given[name]) for name, buffer in self._kept.items()])
+            self.captured.run(pending.key, lambda: pending.run(self))
+        self.pending = pending
+
+    def edit(self, counts: Mapping[str, int]) -> Edit:
+        """The prepared edit for these counts of active pixels."""
         if self._last is not None and self._last[0] == counts:
-            return self._last[1:]
+            return self._last[1]
         rows = self.buckets.fit(counts)
         key = tuple(rows.values())
         edit = self._edits.get(key)
@@ -278,8 +317,8 @@ class NativeDevice:
                 old, _ = self._edits.popitem(last=False)
                 self.captured.forget(old)
         self._edits.move_to_end(key)
-        self._last = counts, key, edit
-        return key, edit
+        self._last = counts, edit
+        return edit
 
     def _stored(self) -> tuple[Buffer, Buffers]:
         if self._storage is None:
@@ -325,11 +364,26 @@ class NativeDevice:
 
 
 class NativeCall:
-    """A `Call` on buffers: the inputs are looked at in one step, whose findings come back in one download."""
+    """A `Call` on buffers: the inputs are looked at in one step, whose findings come back in one download; at
+    once, or with the outputs where the mask is known."""
 
-    def __init__(self, device: NativeDevice, given: Mapping[str, Any], mask: Any) -> None:
-        self._device, self._given = device, given
+    def __init__(self, device: NativeDevice, given: Mapping[str, Any], refuse: Refuse, mask: Any) -> None:
+        self._device, self._given, self._refuse = device, given, refuse
+        self._before = device.pending
+        self._edit: Edit | None = None
+        self._path: Literal["record", "sparse", "dense", "reuse"] = "record"
+        self._status: list[int] = []
+        self._mask: np.ndarray | None = None  # in host memory
+        if mask is not None and not device.exchange.here(mask):
+            self._mask = mask = as_numpy("mask", mask)
         moves = [(name, value, device.given[name]) for name, value in given.items()]
+        listed = None if self._mask is None else device.listed(self._mask)
+        self._ahead = listed is not None
+        if listed is not None:
+            device.exchange.take(moves)
+            device.look_again()
+            self._counts = listed
+            return
         if mask is not None:
             moves.append(("mask", mask, device.masks[0]))
         device.exchange.take(moves)
@@ -337,9 +391,7 @@ class NativeCall:
             device.exchange.resample(mask, device.masks[1:], device.manifest.policy.threshold)
         device.look(masked=mask is not None)
         self._counts, self._status = device.found()
-        self._edit: Edit | None = None
-        self._key: tuple[int, ...] = ()
-        self._path: Literal["record", "sparse", "dense", "reuse"] = "record"
+        refuse(self)
 
     def not_finite(self) -> str | None:
         for name, found in zip(self._given, self._status[::2]):
@@ -358,13 +410,13 @@ class NativeCall:
 
     def index(self) -> None:
         self._device.pending = None  # what follows overwrites it
-        self._key, self._edit = self._device.edit(self._counts)
+        self._edit = self._device.edit(self._counts)
 
     def run(self) -> bool:
         device, edit = self._device, self._edit
         assert edit is not None
         self._path = "sparse"
-        return device.captured.run(self._key, lambda: edit.run(device))
+        return device.captured.run(edit.key, lambda: edit.run(device))
 
     def dense(self) -> bool:
         self._device.pending = None  # what follows overwrites it
@@ -380,14 +432,17 @@ class NativeCall:
             results = {name: device.storage[f"output.{name}"] for name in device.results}
         else:
             results = device.results
-        later = device.keep_free if path == "sparse" else _nothing
+        later = device.keep_inputs if path in ("sparse", "dense") else _nothing
         outputs = device.exchange.give(results, self._given, later)
-        if path == "record":
-            device.pending = None
-        elif path == "sparse":
-            device.pending = self._edit
-        else:
-            device.pending = "dense" if path == "dense" else "reuse"
+        if self._ahead:
+            self._status = device.found()[1]
+            try:
+                self._refuse(self)
+            except InputError:
+                device.take_back(self._before)
+                raise
+        pending = self._edit if path == "sparse" else None if path == "record" else path
+        device.settle(pending, self._mask, self._counts)
         return outputs
 
 

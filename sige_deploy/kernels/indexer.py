@@ -98,6 +98,10 @@ class NativeIndexer:
         self._masks[:] = [mask.pointer for mask in masks]
         self._counts = None
         self._kernels.check(self._begin(*self._begin_args))
+        self.send()
+
+    def send(self) -> None:
+        """Send `block` to the host, as `begin` does; stream-ordered."""
         self._copies.copy(self._landings)
 
     def list_active(self) -> None:
@@ -107,8 +111,8 @@ class NativeIndexer:
         self._kernels.check(self._list(*self._list_args))
 
     def counts_and_status(self) -> tuple[dict[str, int], list[int]]:
-        """Waits for `begin`, not for the `list_active` after it; returns the active pixels of each level, and
-        the status words as of then."""
+        """Waits for the memory's last mark, as `list_active` makes one behind `begin`; returns the active
+        pixels of each level, and the status words as of then."""
         self._memory.reach()
         block = self._landed.tolist()
         self._counts = block[: len(self._levels)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -64,6 +65,56 @@ def test_equal_bits_with_plain_runs(
     assert captured > 20
 
 
+def test_edits_with_the_mask_of_the_one_before(
+    gpu: Session, on_buffers: Callable[[Bundle], OnnxRuntimeOnBuffers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They run before their inputs have been looked at, and give the bits of edits that wait; one that is
+    then refused leaves what can be committed as it was."""
+    rng = np.random.default_rng(3)
+    masks = [rng.random((tiny.H, tiny.W)) < share for share in (0.03, 0.02, 1.0, 0.0)]
+    inputs, ahead, seen = tiny.inputs(), [False], Counter[tuple[str, bool, str]]()
+    with Session(gpu.bundle, on_buffers(gpu.bundle)) as plain, gpu.held() as device, plain.held() as waiting:
+        monkeypatch.setattr(waiting, "listed", lambda mask: None)
+        listed = device.listed
+        monkeypatch.setattr(
+            device, "listed", lambda mask: ahead.append(listed(mask) is not None) or listed(mask)
+        )
+        for session in (gpu, plain):
+            session.record(**inputs)
+        mask, fits = masks[0], False
+        for turn in range(400):
+            if rng.random() < 0.2:
+                mask = masks[rng.integers(len(masks))]
+            given = mask.copy() if rng.random() < 0.9 else None
+            changed = tiny.edited(inputs, *BOX, by=1 + turn)
+            changed["offset"] = inputs["offset"] + turn
+            wrong = rng.choice(["", "", "", "nan", "pinned"])
+            if wrong == "nan":
+                changed["image"][:, :, 3, 4] = np.nan
+            if wrong == "pinned":
+                changed["gain"] = inputs["gain"] + 1
+            ahead.clear()
+            if wrong:
+                for session in (gpu, plain):
+                    with pytest.raises(InputError, match="NaN" if wrong == "nan" else "as recorded"):
+                        session.edit(**changed, mask=given)
+            else:
+                fits = True
+                wanted, got = plain.edit(**changed, mask=given), gpu.edit(**changed, mask=given)
+                assert gpu.report.path == plain.report.path and gpu.report.rows == plain.report.rows
+                for name, value in wanted.items():
+                    assert got[name].tobytes() == value.tobytes(), (turn, name)
+            seen[wrong, any(ahead), gpu.report.path] += 1
+            if fits and rng.random() < 0.3:
+                fits = False
+                for session in (gpu, plain):
+                    session.commit()
+                for name, value in waiting.arrays().items():
+                    assert device.arrays()[name].tobytes() == value.tobytes(), (turn, name)
+    for path in ("sparse", "dense", "reuse"):
+        assert seen["", True, path] > 3 and seen["nan", True, path] and seen["pinned", True, path], seen
+
+
 def test_a_repeated_edit_asks_the_driver_for_little(gpu: Session, driver: Runtime) -> None:
     gpu.record(**tiny.inputs())
     for turn in range(4):
@@ -71,20 +122,30 @@ def test_a_repeated_edit_asks_the_driver_for_little(gpu: Session, driver: Runtim
         gpu.edit(**tiny.edited(tiny.inputs(), *BOX, by=turn + 1))
     assert gpu.report.captured
     # The only waits are for the counts and for the outputs.
-    assert driver.calls == {
+    asked = {
         "cudaGetDevice": 1,
         "cudaMemcpyAsync": len(gpu.bundle.manifest.outputs),  # small inputs by one call of the kernels
         "cudaGraphLaunch": 2,
         "cudaEventRecord": 2,
         "cudaEventSynchronize": 2,
     }
+    assert driver.calls == asked
+    mask = np.zeros((tiny.H, tiny.W), bool)
+    mask[BOX] = True
+    for turn in range(4):
+        driver.calls.clear()
+        gpu.edit(**tiny.edited(tiny.inputs(), *BOX, by=turn + 1), mask=mask)
+    assert driver.calls == {
+        **asked,
+        "cudaEventRecord": 1,
+    }  # for the outputs; what the inputs hold comes with them
 
 
 def test_tensors_on_the_device_are_copied_there(
     gpu: Session, driver: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the order of torch's stream, before and after; the only waits are for the counts and at the end."""
-    monkeypatch.setattr(Exchange, "_here", lambda self, value: is_tensor(value))
+    monkeypatch.setattr(Exchange, "here", lambda self, value: is_tensor(value))
     monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda device: 7, raising=False)
     changed = {name: torch.from_numpy(x) for name, x in tiny.edited(tiny.inputs(), *BOX).items()}
     changed["image"] = changed["image"].to(memory_format=torch.channels_last)
