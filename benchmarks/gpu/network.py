@@ -5,9 +5,10 @@
 
 Dense is torch.compile(mode="reduce-overhead") in float16, channels last; beside it PyTorch's own kernels in a
 CUDA graph, and ONNX Runtime on dense.onnx. An edit is the whole of `Session.edit` on torch CUDA inputs, from
-an idle GPU to an idle GPU; `graph` is what the GPU does in it once the row counts are known: tables, edit
-graph, writing of the outputs. Bundles that --bundles lacks are exported into it; random weights have one
-seed.
+an idle GPU to an idle GPU, and finds what differs by itself; a denoiser's `step` has a mask, that of the step
+before. `graph` is what the GPU does in it once the row counts are known: tables, edit graph, writing of the
+outputs. `ratio` is compiled over step or edit. Bundles that --bundles lacks are exported into it; random
+weights have one seed.
 
 Each network has a process of its own. All of them export, compile, check their results and warm up at the
 same time; then they are timed one after the other, while the rest waits. With --pipeline, pipeline.py joins
@@ -30,6 +31,7 @@ from typing import Any
 
 import dense
 import fidelity
+import numpy as np
 import torch
 from edited import CHECKED_SHARE, WARM, Edited, checked, on_gpu
 from floor import Work, floor_of
@@ -47,12 +49,13 @@ LIMIT_S = 900.0
 
 @dataclass
 class Case:
-    """One edit. inputs: what the edit takes; example: the same for the dense ways, channels last; work: of
-    the edit, as `Work.of` says it."""
+    """One edit. inputs: what it takes; mask: of a step; example: the inputs for the dense ways, channels
+    last; work: of the edit, as `Work.of` says it."""
 
     share: float
     shape: str
     inputs: dict[str, Tensor]
+    mask: np.ndarray | None
     example: dict[str, Tensor]
     work: dict[str, float]
 
@@ -106,11 +109,12 @@ def prepare(name: str, options: argparse.Namespace, turn: Turn) -> Prepared:
     work, cases = Work(bundle), []
     for shape in options.shapes:
         for area in options.edits:
-            changed, _ = make_edit(bundle.manifest, recorded, area / 100, shape, 1)
-            given = on_gpu(changed)
-            case = Case(area / 100, shape, given, dense.channels_last(given), work.of(recorded, changed))
+            changed, mask = make_edit(bundle.manifest, recorded, area / 100, shape, 1)
+            given, known = on_gpu(changed), mask if NETWORKS[name].steps else None
+            done = work.of(recorded, changed)
+            case = Case(area / 100, shape, given, known, dense.channels_last(given), done)
             _warm(ways, case.example)
-            _warm({"planned": edited.planned, "edit": edited.sparse}, case.inputs)
+            _warm(_edits(edited, case), case.inputs)
             cases.append(case)
     found = {
         "network": name,
@@ -154,7 +158,7 @@ def measured(prepared: Prepared, repeats: int) -> dict[str, Any]:
         for case in prepared.cases
     ]
     for edit, case in zip(edits, prepared.cases):  # once all is timed: a profiler may slow down what follows
-        edit["kernels"] = started = kernels_of(edited, case.inputs)
+        edit["kernels"] = started = kernels_of(edited, case)
         edit["floor"] = floor_of(case.work, sum(k["count"] for k in started), bandwidth, rate)
     return {
         "copy_bytes_per_s": bandwidth,
@@ -167,14 +171,14 @@ def measured(prepared: Prepared, repeats: int) -> dict[str, Any]:
 def measure_case(edited: Edited, ways: dict[str, Any], case: Case, repeats: int) -> dict[str, Any]:
     """One edit against the dense ways, medians in ms."""
     runs = {f"{way}_ms": (lambda run=run: run(case.example)) for way, run in ways.items()}
-    runs["edit_ms"] = lambda: edited.sparse(case.inputs)
-    runs["planned_ms"] = lambda: edited.planned(case.inputs)
-    for _ in range(WARM):
-        for key in ("planned_ms", "edit_ms"):
-            runs[key]()
-    times = {way: median(ms) for way, ms in interleaved(runs, repeats).items()}
+    edits = {f"{way}_ms": (lambda run=run: run(case.inputs)) for way, run in _edits(edited, case).items()}
+    for run in edits.values():
+        for _ in range(WARM):
+            run()
+    times = {way: median(ms) for way, ms in interleaved(runs | edits, repeats).items()}
     planned_path = edited.session.report.path
-    edited.sparse(case.inputs)
+    for _ in range(2):  # the second knows its mask
+        edited.sparse(case.inputs, case.mask)
     report = edited.session.report
     return {
         "active_fraction": report.active_fraction,
@@ -184,24 +188,35 @@ def measure_case(edited: Edited, ways: dict[str, Any], case: Case, repeats: int)
         "captured": report.captured,
         "stages": report.stages,
         "graph_ms": edited.graph_ms(repeats),
-        "ratio": times["compiled_ms"] / times["edit_ms"],
+        "ratio": times["compiled_ms"] / times.get("step_ms", times["edit_ms"]),
     }
 
 
-def kernels_of(edited: Edited, inputs: dict[str, Tensor]) -> list[dict[str, Any]]:
-    """What one edit starts on the GPU."""
+def _edits(edited: Edited, case: Case) -> dict[str, Any]:
+    """The ways of ours; `planned` is the last."""
+    ways: dict[str, Any] = {"edit": edited.sparse}
+    if case.mask is not None:
+        ways["step"] = partial(edited.sparse, mask=case.mask)
+    ways["planned"] = partial(edited.planned, mask=case.mask)
+    return ways
+
+
+def kernels_of(edited: Edited, case: Case) -> list[dict[str, Any]]:
+    """What one edit starts on the GPU, or one step."""
     for _ in range(WARM):
-        edited.sparse(inputs)
-    return kernels(lambda: edited.sparse(inputs))
+        edited.sparse(case.inputs, case.mask)
+    return kernels(lambda: edited.sparse(case.inputs, case.mask))
 
 
-COLUMNS = "area shape active compiled graphed ORT edit graph planned path ratio kernels busy floor".split()
+COLUMNS = (
+    "area shape active compiled graphed ORT edit step graph planned path ratio kernels busy floor".split()
+)
 
 
 def line(case: dict[str, Any]) -> str:
     """A row of the table; times in ms, `busy` is the sum of the kernels'."""
     busy = sum(k["us"] for k in case["kernels"]) / 1e3
-    ways = ("compiled_ms", "graphed_ms", "onnxruntime_ms", "edit_ms", "graph_ms", "planned_ms")
+    ways = "compiled_ms graphed_ms onnxruntime_ms edit_ms step_ms graph_ms planned_ms".split()
     values = [f"{case['area']:.1%}", case["shape"], f"{case['active_fraction']:.1%}"]
     values += [f"{case[way]:.3f}" if way in case else "" for way in ways]
     values += [case["planned_path"], f"{case['ratio']:.2f}", str(case["floor"]["launches"])]

@@ -22,13 +22,14 @@ class Network:
     """build: the module in eval mode, on the CPU. inputs: of its forward, by name; float ones are float32.
     spatial: the input that edits change. on_cpu: whether edits are checked against a session on the CPU as
     well, which takes minutes for the largest. ways: dense runs to compare with unless told otherwise; ONNX
-    Runtime takes long to open the UNets."""
+    Runtime takes long to open the UNets. steps: its edits are steps of a run, which have one mask."""
 
     build: Callable[[], nn.Module]
     inputs: Callable[[], dict[str, Tensor]]
     spatial: str
     on_cpu: bool = True
     ways: tuple[str, ...] = WAYS
+    steps: bool = False
 
 
 def _ddpm() -> nn.Module:
@@ -103,12 +104,19 @@ def _vae_decoder() -> nn.Module:
 
 NETWORKS = {
     "ddpm": Network(
-        _ddpm, lambda: {"sample": torch.zeros(1, 3, 256, 256), "timestep": torch.tensor([500])}, "sample"
+        _ddpm,
+        lambda: {"sample": torch.zeros(1, 3, 256, 256), "timestep": torch.tensor([500])},
+        "sample",
+        steps=True,
     ),
     "gaugan": Network(_gaugan, lambda: {"label": torch.zeros(1, 36, 256, 512)}, "label"),
     "street": Network(_street, _street_inputs, "label"),
-    "sd15": Network(_denoiser, lambda: _denoiser_inputs(64), "sample", on_cpu=False, ways=WAYS[:2]),
-    "sd15_wide": Network(_denoiser, lambda: _denoiser_inputs(128), "sample", on_cpu=False, ways=WAYS[:2]),
+    "sd15": Network(
+        _denoiser, lambda: _denoiser_inputs(64), "sample", on_cpu=False, ways=WAYS[:2], steps=True
+    ),
+    "sd15_wide": Network(
+        _denoiser, lambda: _denoiser_inputs(128), "sample", on_cpu=False, ways=WAYS[:2], steps=True
+    ),
     "vae_encoder": Network(
         _vae_encoder, lambda: {"image": torch.zeros(1, 3, 512, 512)}, "image", on_cpu=False
     ),
