@@ -40,16 +40,21 @@ class Edited:
     def record(self, inputs: dict[str, Tensor]) -> list[Tensor]:
         return list(self.session.record(**inputs).values())
 
-    def planned(self, inputs: dict[str, Tensor], mask: Any = None) -> list[Tensor]:
+    def planned(self, inputs: dict[str, Any], mask: Any = None) -> list[Tensor]:
         """What a user gets: the planner may run a large edit dense."""
         return list(self.session.edit(**inputs, mask=mask).values())
 
-    def sparse(self, inputs: dict[str, Tensor], mask: Any = None) -> list[Tensor]:
+    def sparse(self, inputs: dict[str, Any], mask: Any = None) -> list[Tensor]:
         self.session.bundle = self._sparse
         try:
             return self.planned(inputs, mask)
         finally:
             self.session.bundle = self._planned
+
+    def placed(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Inputs that all steps share, on the device once, as pipelines have it."""
+        with self.session.held() as device:
+            return {name: device.placed(array) for name, array in arrays.items()}
 
     def graph_ms(self, repeats: int) -> float:
         """The last edit's work on the GPU, without the look at the inputs that comes before."""

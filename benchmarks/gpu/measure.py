@@ -19,21 +19,23 @@ Run = Callable[[], list[Tensor]]
 COPY_BYTES = 2 << 30
 MATRIX = 8192
 HOLD_CYCLES = 2_000_000  # about 1 ms in which work is enqueued before the GPU reaches it
+UNTIMED = 2  # the first step with a mask is still an edit
 LAUNCH_US = 1.0  # an empty kernel inside a CUDA graph
 
 
 def interleaved(ways: Mapping[str, Run], repeats: int) -> dict[str, list[float]]:
-    """Milliseconds of each way, run in turn, from an idle GPU to an idle GPU. Each timed run follows an
-    untimed one of its own way, as one of several edits or denoising steps does; what a run returned is
-    poisoned before the next."""
+    """Milliseconds of each way, run in turn, from an idle GPU to an idle GPU. Each timed run follows untimed
+    ones of its own way, as one of several edits or denoising steps does; what a run returned is poisoned
+    before the next."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     gc.collect()
     gc.disable()
     try:
         for _ in range(repeats):
             for name, run in ways.items():
-                poison(run())
-                torch.cuda.synchronize()
+                for _ in range(UNTIMED):
+                    poison(run())
+                    torch.cuda.synchronize()
                 start = time.perf_counter()
                 outputs = run()
                 torch.cuda.synchronize()

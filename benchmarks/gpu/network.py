@@ -5,10 +5,10 @@
 
 Dense is torch.compile(mode="reduce-overhead") in float16, channels last; beside it PyTorch's own kernels in a
 CUDA graph, and ONNX Runtime on dense.onnx. An edit is the whole of `Session.edit` on torch CUDA inputs, from
-an idle GPU to an idle GPU, and finds what differs by itself; a denoiser's `step` has a mask, that of the step
-before. `graph` is what the GPU does in it once the row counts are known: tables, edit graph, writing of the
-outputs. `ratio` is compiled over step or edit. Bundles that --bundles lacks are exported into it; random
-weights have one seed.
+an idle GPU to an idle GPU, and finds what differs by itself; a denoiser's `step` has the mask of the step
+before, and what all steps share is on the GPU, as in a pipeline. `graph` is what the GPU does once the row
+counts are known: tables, edit graph, writing of the outputs. `ratio` is compiled over step or else edit.
+Bundles that --bundles lacks are exported into it; random weights have one seed.
 
 Each network has a process of its own. All of them export, compile, check their results and warm up at the
 same time; then they are timed one after the other, while the rest waits. With --pipeline, pipeline.py joins
@@ -31,7 +31,6 @@ from typing import Any
 
 import dense
 import fidelity
-import numpy as np
 import torch
 from edited import CHECKED_SHARE, WARM, Edited, checked, on_gpu
 from floor import Work, floor_of
@@ -49,13 +48,13 @@ LIMIT_S = 900.0
 
 @dataclass
 class Case:
-    """One edit. inputs: what it takes; mask: of a step; example: the inputs for the dense ways, channels
-    last; work: of the edit, as `Work.of` says it."""
+    """One edit. inputs: what it takes; step: what it takes as a step, with the mask, or nothing; example: the
+    inputs for the dense ways, channels last; work: of the edit, as `Work.of` says it."""
 
     share: float
     shape: str
     inputs: dict[str, Tensor]
-    mask: np.ndarray | None
+    step: dict[str, Any]
     example: dict[str, Tensor]
     work: dict[str, float]
 
@@ -106,15 +105,19 @@ def prepare(name: str, options: argparse.Namespace, turn: Turn) -> Prepared:
         edited.sparse(on_gpu(changed))
     said("checked")
 
+    spatial = {spec.name for spec in bundle.manifest.spatial()}
+    shared = edited.placed({name: array for name, array in recorded.items() if name not in spatial})
     work, cases = Work(bundle), []
     for shape in options.shapes:
         for area in options.edits:
             changed, mask = make_edit(bundle.manifest, recorded, area / 100, shape, 1)
-            given, known = on_gpu(changed), mask if NETWORKS[name].steps else None
-            done = work.of(recorded, changed)
-            case = Case(area / 100, shape, given, known, dense.channels_last(given), done)
+            given, done = on_gpu(changed), work.of(recorded, changed)
+            step = {"inputs": given | shared, "mask": mask} if NETWORKS[name].steps else {}
+            case = Case(area / 100, shape, given, step, dense.channels_last(given), done)
             _warm(ways, case.example)
-            _warm(_edits(edited, case), case.inputs)
+            for run in _edits(edited, case).values():
+                for _ in range(WARM):
+                    run()
             cases.append(case)
     found = {
         "network": name,
@@ -171,14 +174,14 @@ def measured(prepared: Prepared, repeats: int) -> dict[str, Any]:
 def measure_case(edited: Edited, ways: dict[str, Any], case: Case, repeats: int) -> dict[str, Any]:
     """One edit against the dense ways, medians in ms."""
     runs = {f"{way}_ms": (lambda run=run: run(case.example)) for way, run in ways.items()}
-    edits = {f"{way}_ms": (lambda run=run: run(case.inputs)) for way, run in _edits(edited, case).items()}
+    edits = {f"{way}_ms": run for way, run in _edits(edited, case).items()}
     for run in edits.values():
         for _ in range(WARM):
             run()
     times = {way: median(ms) for way, ms in interleaved(runs | edits, repeats).items()}
     planned_path = edited.session.report.path
-    for _ in range(2):  # the second knows its mask
-        edited.sparse(case.inputs, case.mask)
+    for _ in range(WARM):
+        _last(edited, case)
     report = edited.session.report
     return {
         "active_fraction": report.active_fraction,
@@ -194,18 +197,23 @@ def measure_case(edited: Edited, ways: dict[str, Any], case: Case, repeats: int)
 
 def _edits(edited: Edited, case: Case) -> dict[str, Any]:
     """The ways of ours; `planned` is the last."""
-    ways: dict[str, Any] = {"edit": edited.sparse}
-    if case.mask is not None:
-        ways["step"] = partial(edited.sparse, mask=case.mask)
-    ways["planned"] = partial(edited.planned, mask=case.mask)
+    ways = {"edit": partial(edited.sparse, case.inputs)}
+    if case.step:
+        ways["step"] = partial(edited.sparse, **case.step)
+    ways["planned"] = partial(edited.planned, **case.step or {"inputs": case.inputs})
     return ways
+
+
+def _last(edited: Edited, case: Case) -> None:
+    """Run a step, of what has no steps an edit."""
+    edited.sparse(**case.step or {"inputs": case.inputs})
 
 
 def kernels_of(edited: Edited, case: Case) -> list[dict[str, Any]]:
     """What one edit starts on the GPU, or one step."""
     for _ in range(WARM):
-        edited.sparse(case.inputs, case.mask)
-    return kernels(lambda: edited.sparse(case.inputs, case.mask))
+        _last(edited, case)
+    return kernels(lambda: _last(edited, case))
 
 
 COLUMNS = (

@@ -180,12 +180,12 @@ class CudaMemory:
 
 
 class CudaCourier:
-    """A stream for copies from pinned memory, beside that of a memory."""
+    """A stream beside that of a memory: for copies from pinned memory, or captured graphs."""
 
     def __init__(self, memory: CudaMemory) -> None:
         self._memory, api = memory, memory.api
-        self._stream = memory.call(api.cudaStreamCreateWithFlags, api.cudaStreamNonBlocking)
-        _release_with(self, api.cudaStreamDestroy, self._stream)
+        self.stream = memory.call(api.cudaStreamCreateWithFlags, api.cudaStreamNonBlocking)
+        _release_with(self, api.cudaStreamDestroy, self.stream)
         self._sent, self._before = (
             memory.call(api.cudaEventCreateWithFlags, api.cudaEventDisableTiming) for _ in range(2)
         )
@@ -197,21 +197,21 @@ class CudaCourier:
         if source.nbytes:
             kind = memory.api.cudaMemcpyKind.cudaMemcpyHostToDevice
             memory.call(
-                memory.api.cudaMemcpyAsync, target.pointer, source.pointer, source.nbytes, kind, self._stream
+                memory.api.cudaMemcpyAsync, target.pointer, source.pointer, source.nbytes, kind, self.stream
             )
 
     def arrive(self) -> None:
         memory = self._memory
-        memory.call(memory.api.cudaEventRecord, self._sent, self._stream)
+        memory.call(memory.api.cudaEventRecord, self._sent, self.stream)
         memory.call(memory.api.cudaStreamWaitEvent, memory.handle, self._sent, 0)
 
     def follow(self) -> None:
         memory = self._memory
         memory.call(memory.api.cudaEventRecord, self._before, memory.handle)
-        memory.call(memory.api.cudaStreamWaitEvent, self._stream, self._before, 0)
+        memory.call(memory.api.cudaStreamWaitEvent, self.stream, self._before, 0)
 
     def wait(self) -> None:
-        self._memory.call(self._memory.api.cudaStreamSynchronize, self._stream)
+        self._memory.call(self._memory.api.cudaStreamSynchronize, self.stream)
 
 
 class _Current:

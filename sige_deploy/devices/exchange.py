@@ -26,6 +26,7 @@ class Exchange:
         self._memory, self._copies = memory, copies
         self._gpu = memory.index if isinstance(memory, CudaMemory) else None
         self._held: list[Any] = []
+        self._placed: dict[int, Placed] = {}  # by the address of the buffer that it was copied to
         self._landings: dict[str, tuple[Buffer, np.ndarray]] = {}
 
     def here(self, value: Any) -> bool:
@@ -38,10 +39,14 @@ class Exchange:
         for those without plain values."""
         here: list[tuple[Buffer, Buffer]] = []
         elsewhere: list[tuple[np.ndarray, Buffer]] = []
+        before, self._placed = self._placed, {}
+        placed: dict[int, Placed] = {}
         foreign = False  # whether torch's stream writes any of it
         for name, value, target in moves:
             if isinstance(value, Placed) and value.memory is self._memory:
-                here.append((value.buffer, target))
+                placed[target.pointer] = value
+                if before.get(target.pointer) is not value:
+                    here.append((value.buffer, target))
             elif self.here(value):
                 foreign = True
                 here.append((self._source(name, value, target), target))
@@ -57,6 +62,17 @@ class Exchange:
         if here:
             self._copies.copy(here)
         self._held = [*here, *elsewhere]
+        self._placed = placed
+
+    def placed(self, target: Buffer) -> Buffer | None:
+        """Where the input that `take` copied into a buffer last lies unchanged; None where it may change."""
+        value = self._placed.get(target.pointer)
+        return None if value is None else value.buffer
+
+    def put_back(self, moves: Sequence[tuple[Buffer, Buffer]]) -> None:
+        """Copy buffers into those that `take` copies into."""
+        self._placed = {}
+        self._copies.copy(moves)
 
     def resample(self, mask: Any, into: Sequence[Buffer], threshold: float) -> None:
         """Copy a bool mask [h, w], resampled, into uint8 buffers of other sizes."""

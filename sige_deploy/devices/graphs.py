@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sige_deploy.devices.cuda import CudaMemory, quietly
+from sige_deploy.devices.memory import Courier
 from sige_deploy.errors import RuntimeFailure
 
 BUDGET = 256 << 20  # bytes of device memory for the captured graphs of one session
@@ -18,8 +19,9 @@ NODE_BYTES = 16 << 10  # what a node is taken to cost at least; the driver alloc
 class Graphs(Protocol):
     """Runs work by key: the same key always means the same work on the same addresses."""
 
-    def run(self, key: Hashable, work: Callable[[], None]) -> bool:
-        """Have the work done, stream-ordered; returns whether a captured graph did it."""
+    def run(self, key: Hashable, work: Callable[[], None], beside: Courier | None = None) -> bool:
+        """Have the work done, stream-ordered; returns whether a captured graph did it. beside: whose stream a
+        captured graph is launched on instead of the memory's."""
 
     def forget(self, key: Hashable) -> None:
         """The addresses of this key's work are no longer valid."""
@@ -31,7 +33,7 @@ class Graphs(Protocol):
 class Direct:
     """Work without graphs, for memory that has none."""
 
-    def run(self, key: Hashable, work: Callable[[], None]) -> bool:
+    def run(self, key: Hashable, work: Callable[[], None], beside: Courier | None = None) -> bool:
         work()
         return False
 
@@ -67,7 +69,7 @@ class CudaGraphs:
         self._seen: set[Hashable] = set()
         self.refused: dict[Hashable, str] = {}
 
-    def run(self, key: Hashable, work: Callable[[], None]) -> bool:
+    def run(self, key: Hashable, work: Callable[[], None], beside: Courier | None = None) -> bool:
         captured = self._captured.get(key)
         if captured is None and key in self._seen and key not in self.refused:
             captured = self._capture(key, work)
@@ -76,7 +78,8 @@ class CudaGraphs:
             self._seen.add(key)
             return False
         self._captured.move_to_end(key)
-        self._memory.call(self._api.cudaGraphLaunch, captured.launchable, self._memory.handle)
+        stream = self._memory.handle if beside is None else beside.stream
+        self._memory.call(self._api.cudaGraphLaunch, captured.launchable, stream)
         return True
 
     def forget(self, key: Hashable) -> None:

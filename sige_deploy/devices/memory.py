@@ -52,20 +52,22 @@ class Buffer:
 
 
 class Courier(Protocol):
-    """Copies into a memory beside its own work. All methods raise RuntimeFailure; on a GPU they are called
-    inside `current()` of the memory."""
+    """Copies into a memory, or captured graphs, beside its own work. All methods raise RuntimeFailure; on a
+    GPU they are called inside `current()` of the memory."""
+
+    stream: Any  #: cudaStream_t; None on the host
 
     def send(self, source: Buffer, target: Buffer) -> None:
         """Copy from host memory that `landing` made, which stays as it is until `wait`."""
 
     def arrive(self) -> None:
-        """Let the memory's later work wait for what was sent."""
+        """Let the memory's later work wait for what was sent or launched."""
 
     def follow(self) -> None:
-        """Let what is sent later wait for the memory's work before."""
+        """Let what is sent or launched later wait for the memory's work before."""
 
     def wait(self) -> None:
-        """Wait for what was sent."""
+        """Wait for what was sent or launched."""
 
 
 class Memory(Protocol):
@@ -186,6 +188,8 @@ class HostMemory:
 
 class _SameThread:
     """Copies on the host, done when they are asked for."""
+
+    stream = None
 
     def send(self, source: Buffer, target: Buffer) -> None:
         ctypes.memmove(target.pointer, source.pointer, source.nbytes)

@@ -3,7 +3,7 @@
 Everything lies at fixed addresses, so that what an edit repeats is prepared once, and on a GPU captured: a
 step that looks at the inputs, after which the counts of active pixels come back, and one step per bucket of
 row counts that makes the tables, runs the edit graph and writes the outputs. An edit with the mask of the one
-before, as each step of a denoising run has, knows its counts: it waits for nothing but its outputs.
+before, as each step of a denoising run has, knows its counts: it runs while its inputs are looked at.
 """
 
 from __future__ import annotations
@@ -60,13 +60,16 @@ class NativeDevice:
             inputs = {spec.name: (spec.shape, spec.dtype) for spec in manifest.inputs}
             self.given = laid_out(memory, inputs)
             self.free = [spec.name for spec in manifest.inputs if spec.role == "free"]
-            # Of the edit to commit, while `given` may hold a refused one's; pinned ones are as recorded.
+            # Inputs of the edit to commit and of the one that runs, while `given` may hold a refused one's.
             kept = {spec.name: inputs[spec.name] for spec in manifest.inputs if spec.role != "pinned"}
-            self._kept, self._keeping = laid_out(memory, kept), laid_out(memory, kept)
+            self._slots = laid_out(memory, kept), laid_out(memory, kept)
+            self._kept: Buffers = {}  # where those of the edit to commit lie: in the first slot, or placed
+            self._keeping: Buffers = {}
             self.results = laid_out(memory, {o.name: (o.shape, o.dtype) for o in manifest.outputs})
             self.masks = [memory.empty(size(spec), np.uint8) for spec in self.spatial]
             self.copies = Copies(kernels, memory, max(len(manifest.inputs) + 1, len(manifest.outputs)))
             self.exchange = Exchange(memory, self.copies)
+            self.beside = memory.courier()
             axes = [spec.axes if spec.role == "spatial" else None for spec in manifest.inputs]
             self._layouts = [
                 Layout.of(spec.shape, spec.dtype, kinds, manifest.policy.eps if kinds else 0.0)
@@ -225,13 +228,15 @@ class NativeDevice:
         self.indexer.list_active()
 
     def look_again(self) -> None:
-        """Look at the inputs given, where the mask is the one `listed`; stream-ordered, marks nothing."""
+        """Look at the inputs given, where the mask is the one `listed`; beside what was queued since `beside`
+        followed, later work waits for it."""
 
         def compare() -> None:
             self._compare({})
             self.indexer.send()
 
-        self.captured.run("look again", compare)
+        self.captured.run("look again", compare, self.beside)
+        self.beside.arrive()
 
     def _compare(self, masks: Buffers) -> None:
         """Compare the inputs given with the recorded ones. masks: of inputs, to write what differs to."""
@@ -279,17 +284,21 @@ class NativeDevice:
 
     def keep_inputs(self) -> None:
         """Keep the inputs given for a commit, if `settle` follows; stream-ordered."""
-        self.copies.copy([(self.given[name], buffer) for name, buffer in self._keeping.items()])
+        slot = self._slots[1]
+        self._keeping = {name: self.exchange.placed(self.given[name]) or slot[name] for name in slot}
+        moves = [(self.given[name], slot[name]) for name in slot if self._keeping[name] is slot[name]]
+        if moves:
+            self.copies.copy(moves)
 
     def kept(self) -> Buffers:
-        """All inputs of the edit to commit."""
+        """All inputs of the edit to commit; pinned ones are as recorded."""
         return {name: self._kept.get(name) or self.storage[f"input.{name}"] for name in self.given}
 
     def settle(self, pending: Pending, mask: np.ndarray | None, counts: dict[str, int]) -> None:
         """A call is done. pending: what a commit takes up; mask: what it was made with and is listed, if that
         is in host memory; counts: its active pixels."""
         if pending == "dense" or isinstance(pending, Edit):
-            self._kept, self._keeping = self._keeping, self._kept
+            self._kept, self._slots = self._keeping, self._slots[::-1]
         self.pending = pending
         if mask is None:
             self._listed = None
@@ -300,7 +309,7 @@ class NativeDevice:
         """An edit that ran is refused: make what could be committed before it as it was."""
         self.pending = None  # until it is
         if isinstance(pending, Edit):
-            self.copies.copy([(buffer, self.given[name]) for name, buffer in self._kept.items()])
+            self.exchange.put_back([(buffer, self.given[name]) for name, buffer in self._kept.items()])
             self.captured.run(pending.key, lambda: pending.run(self))
         self.pending = pending
 
@@ -381,7 +390,7 @@ class NativeCall:
         self._ahead = listed is not None
         if listed is not None:
             device.exchange.take(moves)
-            device.look_again()
+            device.beside.follow()
             self._counts = listed
             return
         if mask is not None:
@@ -433,6 +442,8 @@ class NativeCall:
         else:
             results = device.results
         later = device.keep_inputs if path in ("sparse", "dense") else _nothing
+        if self._ahead:
+            device.look_again()
         outputs = device.exchange.give(results, self._given, later)
         if self._ahead:
             self._status = device.found()[1]

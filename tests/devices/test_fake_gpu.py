@@ -73,6 +73,7 @@ def test_edits_with_the_mask_of_the_one_before(
     rng = np.random.default_rng(3)
     masks = [rng.random((tiny.H, tiny.W)) < share for share in (0.03, 0.02, 1.0, 0.0)]
     inputs, ahead, seen = tiny.inputs(), [False], Counter[tuple[str, bool, str]]()
+    shared: object = inputs["offset"]
     with Session(gpu.bundle, on_buffers(gpu.bundle)) as plain, gpu.held() as device, plain.held() as waiting:
         monkeypatch.setattr(waiting, "listed", lambda mask: None)
         listed = device.listed
@@ -88,6 +89,10 @@ def test_edits_with_the_mask_of_the_one_before(
             given = mask.copy() if rng.random() < 0.9 else None
             changed = tiny.edited(inputs, *BOX, by=1 + turn)
             changed["offset"] = inputs["offset"] + turn
+            if rng.random() < 0.1:
+                shared = device.placed(changed["offset"])
+            if rng.random() < 0.5:
+                changed["offset"] = shared
             wrong = rng.choice(["", "", "", "nan", "pinned"])
             if wrong == "nan":
                 changed["image"][:, :, 3, 4] = np.nan
@@ -135,10 +140,8 @@ def test_a_repeated_edit_asks_the_driver_for_little(gpu: Session, driver: Runtim
     for turn in range(4):
         driver.calls.clear()
         gpu.edit(**tiny.edited(tiny.inputs(), *BOX, by=turn + 1), mask=mask)
-    assert driver.calls == {
-        **asked,
-        "cudaEventRecord": 1,
-    }  # for the outputs; what the inputs hold comes with them
+    # What the inputs hold is found on a stream beside, and comes with the outputs.
+    assert driver.calls == {**asked, "cudaEventRecord": 3, "cudaStreamWaitEvent": 2}
 
 
 def test_tensors_on_the_device_are_copied_there(

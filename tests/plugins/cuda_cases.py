@@ -187,6 +187,7 @@ class Draw:
         set_apart(inputs["rows"])
         inputs["rows"] += self.pick(0.0, 3.0)
         inputs["weight"] -= inputs["weight"].double().mean(dim=1, keepdim=True).to(inputs["weight"].dtype)
+        attributes["activation_out"] = self.pick("identity", "relu", "silu")  # unbounded, as sums are large
         return inputs, attributes | {"norm_epsilon": self.pick(1e-5, 1e-5, 0.5)}
 
     def two_sources(self, case: Case, first: int) -> Case:
