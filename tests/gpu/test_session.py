@@ -74,6 +74,32 @@ def test_edits_of_all_sizes_in_any_order(gpu: sige.Session, tiny_path: Path) -> 
                 gpu.commit()
 
 
+def test_edits_with_the_mask_of_the_one_before(gpu: sige.Session) -> None:
+    """They begin before their inputs have been looked at, beside it. A mask on the GPU is not known: such
+    edits wait, and give the same bits. A refused one leaves what can be committed as it was."""
+    rng, inputs = np.random.default_rng(0), tensors(tiny.inputs(), "cuda")
+    gpu.record(**inputs)
+    for turn in range(20):
+        mask = rng.random((tiny.H, tiny.W)) < 0.1
+        for again in range(6):
+            image = torch.where(
+                torch.from_numpy(mask).cuda(), torch.randn_like(inputs["image"]), inputs["image"]
+            )
+            changed = inputs | {"image": image, "offset": torch.randn_like(inputs["offset"])}
+            waited = gpu.edit(**changed, mask=torch.from_numpy(mask).cuda())
+            for _ in range(3):
+                found = gpu.edit(**changed, mask=mask)
+                assert all(torch.equal(found[name], value) for name, value in waited.items()), (turn, again)
+            for name, value in (("image", torch.full_like(image, np.nan)), ("gain", inputs["gain"] + 1)):
+                with pytest.raises(InputError, match=name):
+                    gpu.edit(**changed | {name: value}, mask=mask)
+        gpu.commit()
+        inputs = changed
+        committed = gpu.edit(**inputs)
+        assert gpu.report.path == "reuse"
+        assert all(torch.equal(committed[name], value) for name, value in waited.items()), turn
+
+
 def test_a_saved_state_goes_from_the_gpu_to_the_cpu_and_back(
     gpu: sige.Session, device: str, tiny_path: Path, tmp_path: Path
 ) -> None:
