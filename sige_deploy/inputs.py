@@ -32,15 +32,17 @@ def checked(specs: list[InputSpec], given: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises InputError for unknown or missing names and another type, shape or dtype.
     """
-    names = [spec.name for spec in specs]
-    for name in given:
-        if name not in names:
-            raise InputError(f"the network has no input '{name}'; its inputs are {_listed(names)}.")
+    found = {spec.name: given[spec.name] for spec in specs if spec.name in given}
+    if len(found) < max(len(given), len(specs)):
+        names = [spec.name for spec in specs]
+        for name in given:
+            if name not in names:
+                raise InputError(f"the network has no input '{name}'; its inputs are {_listed(names)}.")
+        missing = next(name for name in names if name not in given)
+        raise InputError(f"input '{missing}' is missing; the network's inputs are {_listed(names)}.")
     for spec in specs:
-        if spec.name not in given:
-            raise InputError(f"input '{spec.name}' is missing; the network's inputs are {_listed(names)}.")
-        _check(spec, given[spec.name])
-    return {name: given[name] for name in names}
+        _check(spec, found[spec.name])
+    return found
 
 
 def checked_mask(mask: Any, height: int, width: int) -> Any:
@@ -114,7 +116,7 @@ def _name(dtype: Any) -> str:
 
 
 def _check(spec: InputSpec, value: Any) -> None:
-    if not is_tensor(value) and not isinstance(value, (np.ndarray, Placed)):
+    if not isinstance(value, (np.ndarray, Placed)) and not is_tensor(value):
         raise InputError(
             f"input '{spec.name}' is a {type(value).__name__}; "
             f"expected a numpy array or torch tensor, {_expected(spec)}."

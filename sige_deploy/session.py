@@ -79,6 +79,7 @@ class Session:
         self._manifest = bundle.manifest
         self._device: Device | None = runtime.device()
         self._spatial = bundle.manifest.spatial()[0]
+        self._pinned = [spec for spec in bundle.manifest.inputs if spec.role == "pinned"]
         self._work = planner.Work(bundle.manifest.levels)
         self._edited = False  # whether there is an edit to commit
         self._report: Report | None = None
@@ -250,8 +251,8 @@ class Session:
     def _refuse(self, found: Findings) -> None:
         """Raises InputError for inputs that are not those of an edit."""
         _refuse_not_finite(found)
-        for spec in self._manifest.inputs:
-            if spec.role == "pinned" and found.changed(spec.name):
+        for spec in self._pinned:
+            if found.changed(spec.name):
                 raise InputError(
                     f"input '{spec.name}' must be as recorded in an edit "
                     f"({spec.reason or 'the caches hold its effect'});"

@@ -184,34 +184,40 @@ class CudaCourier:
 
     def __init__(self, memory: CudaMemory) -> None:
         self._memory, api = memory, memory.api
-        self.stream = memory.call(api.cudaStreamCreateWithFlags, api.cudaStreamNonBlocking)
-        _release_with(self, api.cudaStreamDestroy, self.stream)
+        self._stream = memory.call(api.cudaStreamCreateWithFlags, api.cudaStreamNonBlocking)
+        _release_with(self, api.cudaStreamDestroy, self._stream)
         self._sent, self._before = (
             memory.call(api.cudaEventCreateWithFlags, api.cudaEventDisableTiming) for _ in range(2)
         )
         for event in (self._sent, self._before):
             _release_with(self, api.cudaEventDestroy, event)
+        self._behind = False  # the stream does not wait yet for the event `before`
 
     def send(self, source: Buffer, target: Buffer) -> None:
         memory = self._memory
         if source.nbytes:
             kind = memory.api.cudaMemcpyKind.cudaMemcpyHostToDevice
             memory.call(
-                memory.api.cudaMemcpyAsync, target.pointer, source.pointer, source.nbytes, kind, self.stream
+                memory.api.cudaMemcpyAsync, target.pointer, source.pointer, source.nbytes, kind, self.stream()
             )
 
     def arrive(self) -> None:
         memory = self._memory
-        memory.call(memory.api.cudaEventRecord, self._sent, self.stream)
+        memory.call(memory.api.cudaEventRecord, self._sent, self.stream())
         memory.call(memory.api.cudaStreamWaitEvent, memory.handle, self._sent, 0)
 
     def follow(self) -> None:
-        memory = self._memory
-        memory.call(memory.api.cudaEventRecord, self._before, memory.handle)
-        memory.call(memory.api.cudaStreamWaitEvent, self.stream, self._before, 0)
+        self._memory.call(self._memory.api.cudaEventRecord, self._before, self._memory.handle)
+        self._behind = True
+
+    def stream(self) -> Any:
+        if self._behind:
+            self._memory.call(self._memory.api.cudaStreamWaitEvent, self._stream, self._before, 0)
+            self._behind = False
+        return self._stream
 
     def wait(self) -> None:
-        self._memory.call(self._memory.api.cudaStreamSynchronize, self.stream)
+        self._memory.call(self._memory.api.cudaStreamSynchronize, self._stream)
 
 
 class _Current:

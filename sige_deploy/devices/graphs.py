@@ -78,7 +78,7 @@ class CudaGraphs:
             self._seen.add(key)
             return False
         self._captured.move_to_end(key)
-        stream = self._memory.handle if beside is None else beside.stream
+        stream = self._memory.handle if beside is None else beside.stream()
         self._memory.call(self._api.cudaGraphLaunch, captured.launchable, stream)
         return True
 

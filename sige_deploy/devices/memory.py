@@ -55,7 +55,8 @@ class Courier(Protocol):
     """Copies into a memory, or captured graphs, beside its own work. All methods raise RuntimeFailure; on a
     GPU they are called inside `current()` of the memory."""
 
-    stream: Any  #: cudaStream_t; None on the host
+    def stream(self) -> Any:
+        """cudaStream_t to launch on; None on the host."""
 
     def send(self, source: Buffer, target: Buffer) -> None:
         """Copy from host memory that `landing` made, which stays as it is until `wait`."""
@@ -189,7 +190,8 @@ class HostMemory:
 class _SameThread:
     """Copies on the host, done when they are asked for."""
 
-    stream = None
+    def stream(self) -> None:
+        return None
 
     def send(self, source: Buffer, target: Buffer) -> None:
         ctypes.memmove(target.pointer, source.pointer, source.nbytes)

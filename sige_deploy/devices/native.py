@@ -28,7 +28,7 @@ from sige_deploy.devices.kept import KeptBuffers
 from sige_deploy.devices.memory import Buffer, Memory, host_array, laid_out, offsets, views
 from sige_deploy.devices.parcels import BufferParcel
 from sige_deploy.errors import InputError, StateError
-from sige_deploy.inputs import Placed, as_numpy, same_bits
+from sige_deploy.inputs import Placed, as_numpy
 from sige_deploy.kernels import Comparison, Copies, Kernels, Layout, NativeIndexer, Offsets, RowMoves
 from sige_deploy.manifest import CacheSpec
 from sige_deploy.rows import size
@@ -54,8 +54,8 @@ class NativeDevice:
         self.pending: Pending = None
         self._edits: OrderedDict[tuple[int, ...], Edit] = OrderedDict()
         self._last: tuple[Mapping[str, int], Edit] | None = None  # the last edit's counts
-        # What the indexer has listed if that is a mask's: the mask, and counts. An Edit to commit is of it.
-        self._listed: tuple[np.ndarray, dict[str, int]] | None = None
+        # What the indexer has listed if that is a mask's: its bytes, and counts. An Edit to commit is of it.
+        self._listed: tuple[bytes, dict[str, int]] | None = None
         with memory.current():
             inputs = {spec.name: (spec.shape, spec.dtype) for spec in manifest.inputs}
             self.given = laid_out(memory, inputs)
@@ -249,9 +249,8 @@ class NativeDevice:
 
     def listed(self, mask: np.ndarray) -> dict[str, int] | None:
         """Active pixels by level of an edit with this mask, bool [h, w], if what was listed last is its."""
-        if self._listed is None or not self.recorded or not same_bits(mask, self._listed[0]):
-            return None
-        return self._listed[1]
+        listed = self._listed
+        return listed[1] if listed is not None and self.recorded and mask.tobytes() == listed[0] else None
 
     def found(self) -> tuple[dict[str, int], list[int]]:
         """Waits for what `look` found: (active pixels by level, status words: "not finite" and "changed" of
@@ -303,7 +302,7 @@ class NativeDevice:
         if mask is None:
             self._listed = None
         elif self._listed is None:
-            self._listed = mask.copy(), counts
+            self._listed = mask.tobytes(), counts
 
     def take_back(self, pending: Pending) -> None:
         """An edit that ran is refused: make what could be committed before it as it was."""
@@ -446,7 +445,7 @@ class NativeCall:
             device.look_again()
         outputs = device.exchange.give(results, self._given, later)
         if self._ahead:
-            self._status = device.found()[1]
+            self._status = device.indexer.sent()[1]
             try:
                 self._refuse(self)
             except InputError:

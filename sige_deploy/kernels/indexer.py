@@ -114,6 +114,10 @@ class NativeIndexer:
         """Waits for the memory's last mark, as `list_active` makes one behind `begin`; returns the active
         pixels of each level, and the status words as of then."""
         self._memory.reach()
+        return self.sent()
+
+    def sent(self) -> tuple[dict[str, int], list[int]]:
+        """As `counts_and_status`, of the `block` that has arrived."""
         block = self._landed.tolist()
         self._counts = block[: len(self._levels)]
         return dict(zip(self._levels, block)), block[len(self._levels) :]
