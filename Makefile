@@ -65,10 +65,10 @@ test-gpu: native-cuda tree
 	$(ON_GPU) $(PYTHON) -m pytest tests/gpu $(PYTEST_ARGS)
 
 sanitize-gpu: native-cuda tree
-	for tool in memcheck racecheck; do for check in cuda_check cuda_indices_check; do \
+	for tool in memcheck racecheck; do for check in 'cuda_check --small' cuda_indices_check; do \
 	    echo "$$tool: $$check"; \
 	    $(ON_GPU) compute-sanitizer --tool $$tool --kernel-name kns=sige --error-exitcode 1 --print-limit 5 \
-	        $(PYTHON) -m plugins.$$check --library $(KERNELS) --small --cases 3 || exit 1; \
+	        $(PYTHON) -m plugins.$$check --library $(KERNELS) --cases 6 || exit 1; \
 	done; done
 
 bench-gpu: native-cuda tree

@@ -22,6 +22,7 @@ import json
 import shlex
 import sys
 import time
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -58,6 +59,11 @@ class Case:
     example: dict[str, Tensor]
     work: dict[str, float]
 
+    @property
+    def last(self) -> dict[str, Any]:
+        """What a step takes, or an edit of what has no steps."""
+        return self.step or {"inputs": self.inputs}
+
 
 @dataclass
 class Prepared:
@@ -80,7 +86,7 @@ def prepare(name: str, options: argparse.Namespace, turn: Turn) -> Prepared:
         module(**example)
         torch.cuda.synchronize()
     ways: dict[str, Any] = {"compiled": dense.Compiled(module)}
-    _warm(ways, example)
+    _warm(partial(way, example) for way in ways.values())
     said("compiled")
     exported(exports)
     said("exported")
@@ -114,10 +120,8 @@ def prepare(name: str, options: argparse.Namespace, turn: Turn) -> Prepared:
             given, done = on_gpu(changed), work.of(recorded, changed)
             step = {"inputs": given | shared, "mask": mask} if NETWORKS[name].steps else {}
             case = Case(area / 100, shape, given, step, dense.channels_last(given), done)
-            _warm(ways, case.example)
-            for run in _edits(edited, case).values():
-                for _ in range(WARM):
-                    run()
+            _warm(partial(way, case.example) for way in ways.values())
+            _warm(_edits(edited, case).values())
             cases.append(case)
     found = {
         "network": name,
@@ -145,10 +149,10 @@ def _float16(value: Tensor) -> Tensor:
     return value.cuda().half() if value.is_floating_point() else value.cuda()
 
 
-def _warm(ways: dict[str, Any], inputs: dict[str, Tensor]) -> None:
-    for way in ways.values():
+def _warm(runs: Iterable[Callable[[], Any]]) -> None:
+    for run in runs:
         for _ in range(WARM):
-            way(inputs)
+            run()
 
 
 def measured(prepared: Prepared, repeats: int) -> dict[str, Any]:
@@ -175,13 +179,10 @@ def measure_case(edited: Edited, ways: dict[str, Any], case: Case, repeats: int)
     """One edit against the dense ways, medians in ms."""
     runs = {f"{way}_ms": (lambda run=run: run(case.example)) for way, run in ways.items()}
     edits = {f"{way}_ms": run for way, run in _edits(edited, case).items()}
-    for run in edits.values():
-        for _ in range(WARM):
-            run()
+    _warm(edits.values())
     times = {way: median(ms) for way, ms in interleaved(runs | edits, repeats).items()}
     planned_path = edited.session.report.path
-    for _ in range(WARM):
-        _last(edited, case)
+    _warm([partial(edited.sparse, **case.last)])
     report = edited.session.report
     return {
         "active_fraction": report.active_fraction,
@@ -200,20 +201,15 @@ def _edits(edited: Edited, case: Case) -> dict[str, Any]:
     ways = {"edit": partial(edited.sparse, case.inputs)}
     if case.step:
         ways["step"] = partial(edited.sparse, **case.step)
-    ways["planned"] = partial(edited.planned, **case.step or {"inputs": case.inputs})
+    ways["planned"] = partial(edited.planned, **case.last)
     return ways
-
-
-def _last(edited: Edited, case: Case) -> None:
-    """Run a step, of what has no steps an edit."""
-    edited.sparse(**case.step or {"inputs": case.inputs})
 
 
 def kernels_of(edited: Edited, case: Case) -> list[dict[str, Any]]:
     """What one edit starts on the GPU, or one step."""
-    for _ in range(WARM):
-        _last(edited, case)
-    return kernels(lambda: _last(edited, case))
+    run = partial(edited.sparse, **case.last)
+    _warm([run])
+    return kernels(run)
 
 
 COLUMNS = (

@@ -26,12 +26,10 @@ class Findings(Protocol):
 Refuse = Callable[[Findings], None]
 
 
-class Call(Protocol):
+class Call(Findings, Protocol):
     """One record or edit: its inputs, taken in, and what becomes of them: one of `record`, `index` and `run`,
-    `dense` or `reuse`, then `finish`. What was recorded or is to be committed stays in force until then."""
-
-    def changed(self, name: str) -> bool:
-        """Whether an input differs from the recorded one in any bit. Not of edits with a mask."""
+    `dense` or `reuse`, then `finish`. What was recorded or is to be committed stays in force until then. Its
+    findings are known from when `refuse` was told; of an edit without a mask that is at once."""
 
     def counts(self) -> dict[str, int]:
         """Active pixels of each level by id; all 0 where no pixel was edited."""

@@ -299,9 +299,7 @@ class NativeDevice:
         if pending == "dense" or isinstance(pending, Edit):
             self._kept, self._slots = self._keeping, self._slots[::-1]
         self.pending = pending
-        if mask is None:
-            self._listed = None
-        elif self._listed is None:
+        if mask is not None and self._listed is None:
             self._listed = mask.tobytes(), counts
 
     def take_back(self, pending: Pending) -> None:
@@ -309,8 +307,12 @@ class NativeDevice:
         self.pending = None  # until it is
         if isinstance(pending, Edit):
             self.exchange.put_back([(buffer, self.given[name]) for name, buffer in self._kept.items()])
-            self.captured.run(pending.key, lambda: pending.run(self))
+            self.run(pending)
         self.pending = pending
+
+    def run(self, edit: Edit) -> bool:
+        """Run an edit on the inputs given; returns whether a captured graph ran."""
+        return self.captured.run(edit.key, lambda: edit.run(self))
 
     def edit(self, counts: Mapping[str, int]) -> Edit:
         """The prepared edit for these counts of active pixels."""
@@ -384,17 +386,16 @@ class NativeCall:
         self._mask: np.ndarray | None = None  # in host memory
         if mask is not None and not device.exchange.here(mask):
             self._mask = mask = as_numpy("mask", mask)
-        moves = [(name, value, device.given[name]) for name, value in given.items()]
         listed = None if self._mask is None else device.listed(self._mask)
         self._ahead = listed is not None
+        moves = [(name, value, device.given[name]) for name, value in given.items()]
+        if mask is not None and not self._ahead:
+            moves.append(("mask", mask, device.masks[0]))
+        device.exchange.take(moves)
         if listed is not None:
-            device.exchange.take(moves)
             device.beside.follow()
             self._counts = listed
             return
-        if mask is not None:
-            moves.append(("mask", mask, device.masks[0]))
-        device.exchange.take(moves)
         if mask is not None:  # of the first spatial input's size
             device.exchange.resample(mask, device.masks[1:], device.manifest.policy.threshold)
         device.look(masked=mask is not None)
@@ -421,10 +422,9 @@ class NativeCall:
         self._edit = self._device.edit(self._counts)
 
     def run(self) -> bool:
-        device, edit = self._device, self._edit
-        assert edit is not None
+        assert self._edit is not None
         self._path = "sparse"
-        return device.captured.run(edit.key, lambda: edit.run(device))
+        return self._device.run(self._edit)
 
     def dense(self) -> bool:
         self._device.pending = None  # what follows overwrites it

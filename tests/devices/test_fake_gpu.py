@@ -135,8 +135,7 @@ def test_a_repeated_edit_asks_the_driver_for_little(gpu: Session, driver: Runtim
         "cudaEventSynchronize": 2,
     }
     assert driver.calls == asked
-    mask = np.zeros((tiny.H, tiny.W), bool)
-    mask[BOX] = True
+    mask = tiny.changed(tiny.inputs(), tiny.edited(tiny.inputs(), *BOX))
     for turn in range(4):
         driver.calls.clear()
         gpu.edit(**tiny.edited(tiny.inputs(), *BOX, by=turn + 1), mask=mask)
