@@ -16,13 +16,18 @@ ROWS = (0, 1, 2, 8, 15, 16, 17, 63, 64, 65, 120, 128, 129, 257, 784, 2048, 4099)
 SPLITS = ((512, 256), (256, 128), (128, 128), (256, 512), (3, 5), (8, 4), (64, 1), (36, 64), (128, 12))
 """Channels of two sources: of skips, and such that vectors of either, of both or of none fit."""
 
+FEW_CHANNELS = 8
+
 Case = tuple[dict[str, torch.Tensor], dict[str, Any]]
 
 
-def set_apart(rows: torch.Tensor) -> None:
-    """Sets two channels of every row apart: rows that are divided by their deviation are to have some, as
-    docs/ops.md says."""
-    rows[..., 0], rows[..., 1] = -1, 1
+def set_apart(rows: torch.Tensor) -> bool:
+    """Sets two channels of every row apart where rows have so few that some could be nearly constant: rows
+    that are divided by their deviation are to have some, as docs/ops.md says. Returns whether it did."""
+    few = rows.shape[-1] < FEW_CHANNELS
+    if few:
+        rows[..., 0], rows[..., 1] = -1, 1
+    return few
 
 
 class Draw:
@@ -184,10 +189,11 @@ class Draw:
     def normed(self, case: Case) -> Case:
         """The same case with a row norm, and for it rows of mean 0 or 3 and a centred weight."""
         inputs, attributes = case
-        set_apart(inputs["rows"])
+        if set_apart(inputs["rows"]):
+            unbounded = "identity", "relu", "silu"  # as sums are large
+            attributes["activation_out"] = self.pick(*unbounded)
         inputs["rows"] += self.pick(0.0, 3.0)
         inputs["weight"] -= inputs["weight"].double().mean(dim=1, keepdim=True).to(inputs["weight"].dtype)
-        attributes["activation_out"] = self.pick("identity", "relu", "silu")  # unbounded, as sums are large
         return inputs, attributes | {"norm_epsilon": self.pick(1e-5, 1e-5, 0.5)}
 
     def two_sources(self, case: Case, first: int) -> Case:
